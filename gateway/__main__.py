@@ -1,0 +1,51 @@
+"""`python -m gateway`: argv to a command. Exit codes: 0 done, 1 it failed, 2 usage, 78 the configuration is at fault."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from gateway import __version__, keys_cli
+from gateway.settings import SettingsError, load, reference
+
+EX_CONFIG = 78
+"""sysexits.h: a supervisor need not try again, a person must look."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m gateway", description="The gateway in front of vLLM.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="run the gateway; settings come from GATEWAY_* variables")
+    commands.add_parser("settings", help="print the table of all settings in Markdown")
+    keys_cli.add_parser(commands)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = parser().parse_args(argv)
+    match args.command:
+        case "keys":
+            return keys_cli.run(args)
+        case "settings":
+            print(reference(), end="")
+            return 0
+        case _:
+            return _serve()
+
+
+def _serve() -> int:
+    try:
+        settings = load()
+    except SettingsError as exc:
+        print(f"The gateway cannot start:\n{exc}", file=sys.stderr)
+        return EX_CONFIG
+    from gateway.serve import serve  # noqa: PLC0415 - the other commands need none of the server
+
+    return serve(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

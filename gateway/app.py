@@ -1,0 +1,145 @@
+"""The composition root: settings to a running application. Everything is put together here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from gateway import __version__
+from gateway.address import parse_networks
+from gateway.auth import AddressGate, KeyGate
+from gateway.body import BodyReader
+from gateway.cache import ResponseCache
+from gateway.errors import GatewayError, UnknownPath, body_of
+from gateway.images import ImageFetcher
+from gateway.keys import KeyFile
+from gateway.pipeline import Pipeline
+from gateway.prepare import ImageStep
+from gateway.routes import HotPath
+from gateway.settings import load
+from gateway.stores import MemoryStore, RedisStore, TieredStore
+from gateway.telemetry import CACHE_BYTES, CACHE_ERRORS, configure_logging
+from gateway.upstream.client import AiohttpClient
+from gateway.upstream.dispatch import Upstream
+from gateway.upstream.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.settings import Settings
+    from gateway.stores import Store
+    from gateway.upstream.client import EngineClient
+
+DESCRIPTION = """Qwen3-VL behind an OpenAI-compatible API: `/v1/chat/completions`, `/v1/completions`, `/v1/models`,
+and the simple `/predict`. Use the OpenAI SDK with this server's `/v1` as `base_url`."""
+
+
+def create_app(settings: Settings, *, client: EngineClient | None = None) -> FastAPI:
+    """The whole gateway for one worker process. `client` replaces the HTTP client to the engines, for tests."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as held:
+            app.state.pipeline = await _pipeline(settings, client, held)
+            yield
+
+    app = FastAPI(title="Qwen3-VL gateway", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app.add_middleware(HotPath, pipeline=lambda: app.state.pipeline)
+
+    @app.get("/healthz", summary="Whether this process runs")
+    @app.get("/health", summary="The same")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="Whether an engine can answer")
+    async def readyz() -> JSONResponse:
+        if await app.state.pipeline.upstream.ready():
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "no engine is ready"}, status_code=503)
+
+    @app.exception_handler(404)
+    async def unknown(request: Request, _: Exception) -> JSONResponse:
+        return _rendered(UnknownPath(f"There is no {request.url.path[:100]} here; see /docs for what there is."))
+
+    return app
+
+
+def _rendered(error: GatewayError) -> JSONResponse:
+    import orjson  # noqa: PLC0415 - off the hot path
+
+    return JSONResponse(orjson.loads(body_of(error)), status_code=error.status)
+
+
+async def _pipeline(settings: Settings, client: EngineClient | None, held: AsyncExitStack) -> Pipeline:
+    keys = KeyFile(settings.keys_file)
+    watch = asyncio.get_running_loop().create_task(keys.watch())
+    held.push_async_callback(_ended, watch)
+    # One decoder a core: more would only add memory, fewer would leave cores idle.
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="images")
+    held.callback(pool.shutdown, cancel_futures=True)
+    fetcher = ImageFetcher(
+        settings.image_allowed_hosts, settings.image_max_bytes, total_timeout_s=settings.image_fetch_timeout_s
+    )
+    held.push_async_callback(fetcher.aclose)
+    if client is None:
+        client = AiohttpClient(
+            connect_timeout_s=settings.engine_connect_timeout_s, idle_timeout_s=settings.engine_idle_timeout_s
+        )
+    held.push_async_callback(client.aclose)
+    store = _store(settings)
+    held.push_async_callback(store.aclose)
+    cache = ResponseCache(
+        store, policy=settings.cache_policy, ttl_s=settings.cache_ttl_s, revision=settings.model_revision
+    )
+    held.push_async_callback(cache.aclose)
+    return Pipeline(
+        AddressGate(parse_networks(settings.allowed_cidrs), parse_networks(settings.trusted_proxies)),
+        KeyGate(keys),
+        BodyReader(
+            max_bytes=settings.max_body_bytes,
+            timeout_s=settings.body_timeout_s,
+            max_pixels=settings.image_max_pixels,
+            low_pixels=settings.image_low_pixels,
+            max_images=settings.image_max_count,
+        ),
+        ImageStep(
+            fetcher, pool, max_bytes=settings.image_max_bytes, max_source_pixels=settings.image_max_source_pixels
+        ),
+        cache,
+        Upstream(
+            client,
+            Endpoints(settings.engines),
+            settings.engine_api_key.get_secret_value() if settings.engine_api_key else None,
+        ),
+    )
+
+
+def _store(settings: Settings) -> Store:
+    memory = MemoryStore(settings.cache_max_bytes)
+    CACHE_BYTES.set_function(lambda: memory.bytes_used)
+    if settings.redis_url is None:
+        return memory
+    return TieredStore(
+        memory,
+        RedisStore(settings.redis_url.get_secret_value()),
+        on_error=lambda operation: CACHE_ERRORS.labels(operation).inc(),
+    )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def from_environment() -> FastAPI:
+    """Application factory of a worker process."""
+    settings = load()
+    configure_logging(settings.log_level)
+    return create_app(settings)

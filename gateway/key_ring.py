@@ -1,0 +1,239 @@
+"""What an API key is, and how a secret finds its key. Pure: text in, keys out; `keys.py` does the reading and writing.
+
+Only SHA-256 hashes are kept, never keys, so a leaked file opens nothing. A fast hash is enough here, unlike for
+passwords: a key is 256 random bits, which nobody guesses however cheap one guess is, and a slow hash on every request
+would only make the gateway easy to overload.
+
+No message or `repr` of this module holds a key or a hash, not even when somebody put one into the wrong field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway.address import Networks, parse_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+SECRET_PREFIX = "sk-"  # noqa: S105  what all keys share, so that scanners recognise a leaked one
+SECRET_BYTES = 32
+"""Random bytes of a key: 256 bits, 43 characters of URL-safe base64."""
+
+_ID = re.compile(r"k_[A-Za-z0-9_-]{1,64}")
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FIELD_NAME = re.compile(r"[a-z0-9_]{1,32}")
+_MAX_NAME_CHARS = 128
+_LOOKS_LIKE_CIDR = re.compile(r"[0-9a-fA-F.:/]{1,49}")
+"""Safe to repeat in a message: too short for a SHA-256, and no key fits."""
+
+
+class KeyFileError(Exception):
+    """The key file cannot be used. The text says why and what to do, and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One API key, known by its hash."""
+
+    id: str
+    """`k_…`: names the key in logs, metrics and `revoke`."""
+    tenant: str
+    """Whose key it is: letters, digits, `.`, `_` and `-`, so that it fits cache keys and metric labels as it is."""
+    sha256: str = field(repr=False)
+    """SHA-256 of the secret in lower-case hex."""
+    created: datetime
+    """Aware, in UTC."""
+    networks: Networks = ()
+    """Where it may be used from; empty means anywhere."""
+    expires: datetime | None = None
+    """The first moment at which it is no longer valid; None means never."""
+    name: str = ""
+    """A label for people."""
+
+
+class KeyRing:
+    """An immutable set of keys, found by their secrets."""
+
+    __slots__ = ("_by_hash", "keys")
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        """Ids and hashes must be unique: `parse_ring` sees to it."""
+        self.keys = tuple(keys)
+        self._by_hash = {key.sha256: key for key in self.keys}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, secret: bytes | str, now: datetime) -> Key | None:
+        """Return the key with this secret if it is valid at `now` (aware); None when it is unknown or expired.
+
+        The lookup compares hashes, which a caller cannot steer towards a stored one, so its timing tells nothing.
+        """
+        digest = hash_secret(secret)
+        key = self._by_hash.get(digest)
+        if key is None or not hmac.compare_digest(key.sha256, digest):
+            return None
+        return None if key.expires is not None and key.expires <= now else key
+
+
+def new_secret() -> str:
+    """Return a new key: `sk-` and 43 URL-safe characters."""
+    return SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+
+
+def hash_secret(secret: bytes | str) -> str:
+    """Return what is kept of a key: its SHA-256 in lower-case hex."""
+    # surrogatepass: a header may hold any bytes, and a strange key must be unknown, not an exception.
+    raw = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+    return hashlib.sha256(raw).hexdigest()
+
+
+def utc_now() -> datetime:
+    """Return the time that decides on expiry."""
+    return datetime.now(UTC)
+
+
+def parse_ring(text: str) -> KeyRing:
+    """Read the text of a key file. No keys at all is a valid ring: the last one may have been revoked.
+
+    Raises:
+        KeyFileError: listing every fault, each with the key's id and the field.
+
+    """
+    try:
+        document = json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as exc:
+        # `from None`: the exception holds the whole file, and some tools print what exceptions hold.
+        raise KeyFileError(f"not JSON: {exc.msg} at line {exc.lineno} column {exc.colno}") from None
+    except RecursionError:
+        raise KeyFileError("not a key file: nested too deeply") from None
+    if not isinstance(document, dict) or set(document) != {"keys"} or not isinstance(document["keys"], list):
+        raise KeyFileError('not a key file: it must hold {"keys": [...]} and nothing else')
+    faults: list[str] = []
+    keys: dict[str, Key] = {}
+    hash_owners: dict[str, str] = {}
+    for number, item in enumerate(document["keys"], start=1):
+        key = _parse_key(number, item, faults)
+        if key is None:
+            continue
+        if keys.setdefault(key.id, key) is not key:
+            faults.append(f"key {key.id}: id is used twice")
+        elif (owner := hash_owners.setdefault(key.sha256, key.id)) != key.id:
+            faults.append(f"key {key.id}: sha256 is the same as that of key {owner}")
+    if faults:
+        raise KeyFileError("; ".join(faults))
+    return KeyRing(keys.values())
+
+
+def render_ring(keys: Iterable[Key]) -> str:
+    """Return the text of a key file, which `parse_ring` reads back to equal keys."""
+    return json.dumps({"keys": [_render_key(key) for key in keys]}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            # JSON readers disagree on which one counts: two tools would see two different keys.
+            raise KeyFileError(f"{_shown(name)} is given twice in one object")
+        members[name] = value
+    return members
+
+
+def _parse_key(number: int, item: object, faults: list[str]) -> Key | None:
+    if not isinstance(item, dict):
+        faults.append(f"key #{number}: must be an object")
+        return None
+    found = [f"{_shown(name)} is not a field of a key" for name in item if name not in _FIELDS]
+    values: dict[str, Any] = {}
+    for name, (attribute, required, parse) in _FIELDS.items():
+        value = item.get(name)
+        if value is None:
+            found += [f"{name} is missing"] if required else []
+            continue
+        try:
+            values[attribute] = parse(value)
+        except ValueError as exc:
+            found.append(f"{name} {exc}")
+    faults += [f"key {values.get('id', f'#{number}')}: {fault}" for fault in found]
+    return None if found else Key(**values)
+
+
+def _shown(name: str) -> str:
+    return name if _FIELD_NAME.fullmatch(name) else "a name that is not repeated here"
+
+
+def _matching(pattern: re.Pattern[str], wanted: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError(f"must be {wanted}")
+        return value
+
+    return parse
+
+
+def _parse_time(value: object) -> datetime:
+    try:
+        time = datetime.fromisoformat(value if isinstance(value, str) else "")
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a time with its zone, like 2026-01-31T12:00:00Z")
+
+
+def _parse_cidrs(value: object) -> Networks:
+    if not isinstance(value, list) or not value:
+        # An empty list could mean nobody or everybody; a guess would be wrong half of the time.
+        raise ValueError('must be a list like ["10.0.0.0/8"]; leave it out to allow every address')
+    networks: Networks = ()
+    for number, item in enumerate(value, start=1):
+        if not isinstance(item, str) or not _LOOKS_LIKE_CIDR.fullmatch(item):
+            raise ValueError(f"item {number} is not an IP network")
+        networks += parse_networks([item])
+    return networks
+
+
+def _parse_name(value: object) -> str:
+    # Printable, so that a label cannot forge a log line or a row of `keys list`.
+    if not isinstance(value, str) or not value.isprintable() or len(value) > _MAX_NAME_CHARS:
+        raise ValueError(f"must be at most {_MAX_NAME_CHARS} printable characters")
+    return value
+
+
+_FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
+    # Name in the file: attribute of Key, required, parser. A parser's ValueError never repeats a value that may be secret.
+    "id": ("id", True, _matching(_ID, "k_ and up to 64 letters, digits, _ or -")),
+    "tenant": ("tenant", True, _matching(_TENANT, "up to 63 letters, digits, . _ or -, a letter or digit first")),
+    "sha256": ("sha256", True, _matching(_SHA256, "64 lower-case hex digits")),
+    "created": ("created", True, _parse_time),
+    "cidrs": ("networks", False, _parse_cidrs),
+    "expires": ("expires", False, _parse_time),
+    "name": ("name", False, _parse_name),
+}
+
+
+def _render_key(key: Key) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "sha256": key.sha256,
+        "created": render_time(key.created),
+        "cidrs": [str(network) for network in key.networks] or None,
+        "expires": render_time(key.expires) if key.expires else None,
+        "name": key.name or None,
+    }
+
+
+def render_time(time: datetime) -> str:
+    """Return an aware time as the key file writes it, in UTC with a `Z`."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")

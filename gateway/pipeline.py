@@ -1,0 +1,56 @@
+"""The order of the steps. Nothing else knows it, and no step knows another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.auth import AddressGate, KeyGate
+    from gateway.body import BodyReader
+    from gateway.cache import ResponseCache
+    from gateway.prepare import ImageStep
+    from gateway.stages import Parsed, RawRequest, Reply
+    from gateway.upstream.dispatch import Upstream
+
+
+class Pipeline:
+    """A request in, a reply out; every refusal is a GatewayError raised by the step that refuses."""
+
+    def __init__(
+        self,
+        address: AddressGate,
+        keys: KeyGate,
+        body: BodyReader,
+        images: ImageStep,
+        cache: ResponseCache,
+        upstream: Upstream,
+    ) -> None:
+        """The steps, in their order."""
+        self.address = address
+        self.keys = keys
+        self.body = body
+        self.images = images
+        self.cache = cache
+        self.upstream = upstream
+
+    async def read(self, raw: RawRequest) -> Parsed:
+        """Who calls and what they ask; the body stays unread until the caller is known."""
+        with raw.timer.step("auth"):
+            identified = self.keys.identify(self.address.admit(raw))
+        with raw.timer.step("body"):
+            return await self.body.read(identified)
+
+    async def answer(self, parsed: Parsed) -> Reply:
+        """What the caller gets. Cheap steps come first: a kept answer costs no decoding and no engine."""
+        timer = parsed.identified.allowed.raw.timer
+        with timer.step("fetch"):
+            located = await self.images.locate(parsed)
+        with timer.step("cache"):
+            keyed = self.cache.key(located)
+            if hit := await self.cache.find(keyed):
+                return hit
+        with timer.step("decode"):
+            prepared = await self.images.shrink(keyed)
+        with timer.step("engine"):
+            reply = await self.upstream.send(prepared)
+        return self.cache.keep(keyed, reply)

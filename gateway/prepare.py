@@ -1,0 +1,119 @@
+"""Pictures found and named (`locate`), then shrunk and inlined (`shrink`), so that the engine never fetches anything.
+
+Split in two so that the cache can answer in between: a kept answer costs no decoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from typing import TYPE_CHECKING, TypeVar
+
+import orjson
+
+from gateway.errors import InvalidRequest
+from gateway.images import ImageRefused, decode_data_url, digest, inspect, shrink
+from gateway.stages import Keyed, Located, Operation, Picture, Prepared
+from gateway.telemetry import IMAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from concurrent.futures import Executor
+    from typing import Any
+
+    from gateway.images import Encoded, ImageFetcher
+    from gateway.stages import ImagePart, Parsed
+
+T = TypeVar("T")
+
+INLINE_BYTES = 64 * 1024
+"""Below this, decoding base64 and hashing cost less than handing them to a thread."""
+
+
+class ImageStep:
+    """Does the work on pictures; what is heavy runs in `pool`, never on the event loop."""
+
+    def __init__(self, fetcher: ImageFetcher, pool: Executor, *, max_bytes: int, max_source_pixels: int) -> None:
+        """`max_bytes` and `max_source_pixels` bound one picture as sent; `pool` bounds how many are decoded at once."""
+        self._fetcher = fetcher
+        self._pool = pool
+        self._max_bytes = max_bytes
+        self._max_source_pixels = max_source_pixels
+
+    async def locate(self, parsed: Parsed) -> Located:
+        """Fetch or unpack every picture, check its header, name it. Raises InvalidRequest that names the part."""
+        return Located(parsed, await together([self._locate(part) for part in parsed.images]))
+
+    async def _locate(self, part: ImagePart) -> Picture:
+        try:
+            if part.url[:5].lower() == "data:":
+                return await self._off_loop(len(part.url), lambda: self._examine(part, self._unpack(part.url)))
+            data = await self._fetcher.fetch(part.url)
+            return await self._off_loop(len(data), lambda: self._examine(part, data))
+        except ImageRefused as exc:
+            raise refused(part, exc) from exc
+
+    def _unpack(self, url: str) -> bytes:
+        return decode_data_url(url, max_bytes=self._max_bytes)
+
+    def _examine(self, part: ImagePart, data: bytes) -> Picture:
+        return Picture(part, data, inspect(data, max_pixels=self._max_source_pixels), digest(data))
+
+    async def _off_loop(self, size: int, work: Callable[[], Picture]) -> Picture:
+        if size <= INLINE_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def shrink(self, keyed: Keyed) -> Prepared:
+        """Bring every picture to its pixel budget and write the engine's request."""
+        located = keyed.located
+        urls = await together([self._data_url(picture) for picture in located.pictures])
+        for picture, url in zip(located.pictures, urls, strict=True):
+            picture.part.holder["url"] = url
+        return Prepared(keyed, engine_body(located.parsed))
+
+    async def _data_url(self, picture: Picture) -> str:
+        def work() -> str:
+            encoded = shrink(picture.data, picture.info, max_pixels=picture.part.max_pixels)
+            IMAGES.labels("passed_through" if encoded.data is picture.data else "shrunk").inc()
+            return data_url_of(encoded, picture)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except ImageRefused as exc:
+            raise refused(picture.part, exc) from exc
+
+
+def refused(part: ImagePart, exc: ImageRefused) -> InvalidRequest:
+    """The refusal as an answer that names the part at fault."""
+    IMAGES.labels("refused").inc()
+    return InvalidRequest(str(exc), param=part.param, code=exc.reason)
+
+
+def data_url_of(encoded: Encoded, picture: Picture) -> str:
+    """The picture for the engine; the client's own text is used again when it is already right."""
+    head = f"data:{encoded.media_type};base64,"
+    if encoded.data is picture.data and picture.part.url.startswith(head):
+        return picture.part.url
+    return head + base64.b64encode(encoded.data).decode("ascii")
+
+
+def engine_body(parsed: Parsed) -> bytes:
+    """The request as the engine gets it. The salt keeps one tenant's prefixes from answering (or timing) another's."""
+    if parsed.identified.allowed.raw.operation is Operation.MODELS:
+        return b""
+    salt = hashlib.blake2b(parsed.identified.key.tenant.encode(), digest_size=16, person=b"prefix-cache").hexdigest()
+    return orjson.dumps({**parsed.body, "cache_salt": salt})
+
+
+async def together(jobs: list[Coroutine[Any, Any, T]]) -> tuple[T, ...]:
+    """All results in order; the first failure ends the others and is raised as it is."""
+    if len(jobs) < 2:  # noqa: PLR2004 - a task group costs more than one small picture
+        return tuple([await job for job in jobs])
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(job) for job in jobs]
+    except ExceptionGroup as exc:
+        raise exc.exceptions[0] from None
+    return tuple(task.result() for task in tasks)

@@ -1,0 +1,239 @@
+"""HTTP to stages and back, in raw ASGI: the hot path. The one place where every error becomes an answer.
+
+FastAPI serves what is not listed in ROUTES; its request models and middleware would cost more than the whole pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from gateway.body import ClientGone
+from gateway.errors import (
+    EngineMisbehaved,
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    UnknownPath,
+    body_of,
+    event_of,
+)
+from gateway.stages import Operation, RawRequest
+from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from gateway.pipeline import Pipeline
+    from gateway.stages import Message, Parsed, Reply
+
+    Scope = dict[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+ROUTES = {operation.value: operation for operation in Operation}
+PREFIX = "/v1/"
+JSON = b"application/json"
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that left; it is logged and counted, never sent."""
+CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+log = logging.getLogger(__name__)
+
+
+class HotPath:
+    """Answers ROUTES and everything below /v1/, and hands the rest to `app`."""
+
+    def __init__(self, app: Asgi, pipeline: Callable[[], Pipeline]) -> None:
+        """`pipeline` is asked for at each request: it exists once the application has started."""
+        self._app = app
+        self._pipeline = pipeline
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not (path in ROUTES or path.startswith(PREFIX)):
+            await self._app(scope, receive, send)
+            return
+        await Exchange(scope, receive, send).run(self._pipeline())
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI triple."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._headers = joined(scope["headers"])
+        self._timer = StepTimer()
+        self._id = "req_" + secrets.token_hex(16)
+        self._operation = ROUTES.get(scope["path"])
+        self._status = 0
+        self._cache = "bypass"
+        self._tenant: str | None = None
+        self._key_id: str | None = None
+
+    async def run(self, pipeline: Pipeline) -> None:
+        """Answer, count and log; never raises for what a client or an engine does."""
+        IN_FLIGHT.inc()
+        try:
+            await self._answer(pipeline)
+        except GatewayError as exc:
+            await self._fail(exc)
+        except ClientGone:
+            self._gone()
+        except Exception:
+            # The outermost rescue: a defect ends one request, with its trace in the log and none of it on the wire.
+            log.exception("request failed", extra={"request_id": self._id})
+            await self._fail(InternalError(f"Something broke here; tell the operator the request id {self._id}."))
+        finally:
+            IN_FLIGHT.dec()
+            self._record()
+
+    async def _answer(self, pipeline: Pipeline) -> None:
+        parsed = await pipeline.read(self._raw())
+        key = parsed.identified.key
+        self._tenant, self._key_id = key.tenant, key.id
+        with cancelled_when_gone(self._receive):
+            reply = await pipeline.answer(parsed)
+            try:
+                self._cache = reply.cache
+                if isinstance(reply.body, bytes):
+                    await self._send_whole(200, self._rendered(parsed, reply.body), reply.content_type)
+                else:
+                    await self._send_stream(reply, reply.body)
+            finally:
+                reply.release()
+
+    def _raw(self) -> RawRequest:
+        if self._operation is None:
+            raise UnknownPath(f"There is no {self._scope['path'][:100]} here; see /docs for what there is.")
+        expected = "GET" if self._operation is Operation.MODELS else "POST"
+        if self._scope["method"] != expected:
+            raise MethodNotAllowed(f"Use {expected} for {self._operation.value}.")
+        client = self._scope.get("client")
+        peer = client[0] if client else ""
+        return RawRequest(self._id, self._operation, self._headers, peer, self._receive, self._timer)
+
+    def _rendered(self, parsed: Parsed, body: bytes) -> bytes:
+        if parsed.identified.allowed.raw.operation is not Operation.PREDICT:
+            return body
+        return predict_of_chat(body, self._timer.elapsed_s())
+
+    async def _send_whole(
+        self, status: int, body: bytes, content_type: bytes, more: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        await self._start(status, content_type, [(b"content-length", b"%d" % len(body)), *(more or [])])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _send_stream(self, reply: Reply, chunks: AsyncIterator[bytes]) -> None:
+        # Proxies in between must not hold events back either.
+        await self._start(200, reply.content_type, [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
+        async with aclosing(chunks):  # type: ignore[type-var]  # always a generator
+            async for chunk in chunks:
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, content_type: bytes, more: list[tuple[bytes, bytes]]) -> None:
+        self._status = status
+        headers = [
+            (b"content-type", content_type),
+            (b"x-request-id", self._id.encode()),
+            (b"x-cache", self._cache.encode()),
+            (b"server-timing", self._timer.server_timing()),
+            *more,
+        ]
+        if self._operation is not None:
+            FIRST_BYTE.labels(self._operation.value).observe(self._timer.elapsed_s())
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _fail(self, error: GatewayError) -> None:
+        if self._status:  # The status has gone out: all that is left is to say so in the stream.
+            await self._send({"type": "http.response.body", "body": event_of(error)})
+            return
+        more = [(b"retry-after", b"%d" % error.retry_after_s)] if error.retry_after_s is not None else []
+        if error.status == 401:  # noqa: PLR2004 - RFC 9110 wants the scheme named
+            more.append((b"www-authenticate", b"Bearer"))
+        if error.status in {408, 413}:
+            # The rest of the body is not read, so the connection cannot carry another request.
+            more.append((b"connection", b"close"))
+        await self._send_whole(error.status, body_of(error), JSON, more)
+
+    def _gone(self) -> None:
+        self._status = CLIENT_CLOSED_REQUEST
+        DISCONNECTS.labels(self._operation.value if self._operation else "other").inc()
+
+    def _record(self) -> None:
+        elapsed = self._timer.elapsed_s()
+        operation = self._operation.value if self._operation else "other"
+        REQUESTS.labels(operation, str(self._status), self._cache).inc()
+        LATENCY.labels(operation).observe(elapsed)
+        given = self._headers.get(b"x-request-id", b"")
+        ACCESS.info(
+            "request",
+            extra={
+                "request_id": self._id,
+                "client_request_id": given.decode() if CLIENT_REQUEST_ID.fullmatch(given) else None,
+                "operation": operation,
+                "status": self._status,
+                "tenant": self._tenant,
+                "key_id": self._key_id,
+                "cache": self._cache,
+                "duration_ms": round(elapsed * 1000, 2),
+                "steps_ms": {name: round(spent * 1000, 2) for name, spent in self._timer.steps},
+            },
+        )
+
+
+@contextmanager
+def cancelled_when_gone(receive: Receive) -> Iterator[None]:
+    """Cancel the block when the client disconnects, and raise ClientGone then.
+
+    The cancellation reaches the engine's connection, which closes, and vLLM stops generating.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a request always runs in a task
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and task.uncancel() == 0:
+            raise ClientGone from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by lower-case name; repeated ones joined by commas (RFC 9110, 5.3)."""
+    out: dict[bytes, bytes] = {}
+    for name, value in headers:
+        out[name] = out[name] + b", " + value if name in out else value
+    return out
+
+
+def predict_of_chat(body: bytes, elapsed_s: float) -> bytes:
+    """`/predict`'s answer from the chat answer."""
+    try:
+        result = orjson.loads(body)["choices"][0]["message"]["content"]
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as exc:
+        raise EngineMisbehaved("The engine's answer cannot be read.") from exc
+    return orjson.dumps({"result": result, "inference_time_ms": round(elapsed_s * 1000, 2)})

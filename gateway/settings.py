@@ -1,0 +1,169 @@
+"""GATEWAY_* environment variables to one frozen object; refuses to start on any fault and names them all at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gateway.address import parse_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "GATEWAY_"
+MIB = 1024 * 1024
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+"""`a, b` in the environment, ("a", "b") in Python."""
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; the text has one line for each fault."""
+
+
+class Settings(BaseSettings):
+    """Every knob of the gateway. Field names are the variables without GATEWAY_, in lower case."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="Address that clients connect to; `0.0.0.0` in a container.")
+    port: int = Field(8080, ge=1, le=65535, description="Port of the API.")
+    metrics_host: str | None = Field(None, description="Address of `/metrics`; as HOST when empty.")
+    metrics_port: int = Field(9090, ge=1, le=65535, description="Port of `/metrics`, apart from the API's.")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes. One fills one core.")
+    engines: CommaSeparated = Field(
+        ("http://127.0.0.1:8000",), description="Base URLs of the vLLM servers, comma-separated, without `/v1`."
+    )
+    engine_api_key: SecretStr | None = Field(None, description="Key that vLLM expects (its `VLLM_API_KEY`).")
+    engine_connect_timeout_s: float = Field(2.0, gt=0, description="Longest wait for a connection to an engine.")
+    engine_idle_timeout_s: float = Field(
+        300.0, gt=0, description="Longest silence of an engine, before the first byte or between two."
+    )
+    model_revision: str = Field(
+        "", description="Names the weights in the cache key: change it with the weights, and old answers are not used."
+    )
+    keys_file: Path = Field(description="Key file; make it with `python -m gateway keys create`.")
+    allowed_cidrs: CommaSeparated = Field(
+        ("0.0.0.0/0", "::/0"), description="Client networks that may call at all, comma-separated."
+    )
+    trusted_proxies: CommaSeparated = Field(
+        (), description="Networks of load balancers whose `X-Forwarded-For` is believed, comma-separated."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Shared cache, for example `redis://:password@host:6379/0`; in-process only when empty."
+    )
+    cache_policy: Literal["deterministic", "always", "never"] = Field(
+        "deterministic", description="Which answers are kept: those asked for with `temperature` 0, all, or none."
+    )
+    cache_ttl_s: float = Field(3600.0, gt=0, description="How long an answer is kept.")
+    cache_max_bytes: int = Field(64 * MIB, ge=MIB, description="Memory for answers in each worker.")
+    image_max_pixels: int = Field(
+        512 * 512, ge=64 * 64, description="Pixels of a picture that the model sees at most; larger ones are shrunk."
+    )
+    image_low_pixels: int = Field(256 * 256, ge=32 * 32, description='The same for `"detail": "low"`.')
+    image_max_source_pixels: int = Field(
+        50_000_000, ge=64 * 64, description="Pixels of a picture as sent; a larger one is refused unread."
+    )
+    image_max_bytes: int = Field(20 * MIB, ge=1024, description="Bytes of a picture as sent or fetched.")
+    image_max_count: int = Field(16, ge=1, description="Pictures in one request.")
+    image_allowed_hosts: CommaSeparated = Field(
+        (), description="Hosts that http(s) pictures may come from: names, `*.example.com` or `*`. Never private ones."
+    )
+    image_fetch_timeout_s: float = Field(8.0, gt=0, description="Longest time for one picture's download.")
+    max_body_bytes: int = Field(32 * MIB, ge=1024, description="Largest request body.")
+    body_timeout_s: float = Field(60.0, gt=0, description="Longest time for a request body to arrive.")
+    shutdown_grace_s: float = Field(120.0, ge=0, description="Time for requests in flight after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("engines", "allowed_cidrs", "trusted_proxies", "image_allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(item for item in (part.strip() for part in value.split(",")) if item)
+        return value
+
+    @field_validator("engines")
+    @classmethod
+    def _engines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("names no engine; give at least one, for example http://127.0.0.1:8000")
+        for url in value:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no http(s) URL")
+            if url.rstrip("/").endswith("/v1"):
+                raise ValueError(f"{url!r} ends in /v1; give the base URL without it")
+        return tuple(url.rstrip("/") for url in value)
+
+    @field_validator("allowed_cidrs")
+    @classmethod
+    def _somebody(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("is empty, so nobody could call; 0.0.0.0/0,::/0 lets everybody in")
+        parse_networks(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(value)
+        return value
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment.
+
+    Raises SettingsError with one line for each fault: bad values, missing ones, and unknown GATEWAY_* names, which
+    are mostly slips of the pen and would otherwise be ignored in silence.
+    """
+    environ = os.environ if environ is None else environ
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    given = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX)}
+    faults = [_unknown(name, names) for name in given if name.upper() not in names]
+    values = {name.upper().removeprefix(PREFIX).lower(): value for name, value in given.items() if value.strip()}
+    try:
+        settings = Settings(**{name: value for name, value in values.items() if name in Settings.model_fields})  # type: ignore[arg-type]
+    except ValidationError as exc:
+        faults += [_fault(error["loc"], error["type"], error["msg"]) for error in exc.errors(include_input=False)]
+        raise SettingsError("\n".join(faults)) from None
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return settings
+
+
+def _fault(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = PREFIX + str(loc[0]).upper()
+    if name == PREFIX + "KEYS_FILE" and kind == "missing":
+        return f"{name} is not set: create a key with `python -m gateway keys create --file keys.json --tenant NAME`"
+    return f"{name}: {message.removeprefix('Value error, ')}"
+
+
+def _unknown(name: str, names: set[str]) -> str:
+    if name.endswith(("_SERVICE_HOST", "_SERVICE_PORT")) or "_PORT_" in name:
+        return f"{name} comes from Kubernetes service links: set enableServiceLinks: false on the pod"
+    close = difflib.get_close_matches(name.upper(), names, n=1)
+    return f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def reference() -> str:
+    """The table of all settings in Markdown, for the README (`make generate`)."""
+    rows = ["| Variable | Default | Meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        rows.append(f"| `{PREFIX}{name.upper()}` | {_shown(field.get_default())} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | "" | ():
+            return ""
+        case tuple():
+            return f"`{','.join(default)}`"
+        case int() | float() | str():
+            return f"`{default}`"
+        case _:
+            return "required"

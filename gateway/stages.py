@@ -1,0 +1,131 @@
+"""The values a request becomes on its way. Each holds the one before it: to have a later one is to have passed the steps.
+
+Frozen and without logic, so that the type checker stops anyone from sending an unauthenticated request to an engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from ipaddress import IPv4Address, IPv6Address
+
+    from gateway.images import ImageInfo
+    from gateway.keys import Key
+    from gateway.telemetry import StepTimer
+
+Message = dict[str, Any]
+"""One ASGI event; its keys are those of the ASGI specification."""
+
+
+class Operation(Enum):
+    """What the client asks for; the value is the engine's path."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    MODELS = "/v1/models"
+    PREDICT = "/predict"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """A request as it came, body unread."""
+
+    id: str
+    operation: Operation
+    headers: Mapping[bytes, bytes]
+    """Lower-case names; a repeated header's values are joined by commas, as HTTP allows."""
+    peer: str
+    """Address at the other end of the connection: the client or the last proxy."""
+    receive: Callable[[], Awaitable[Message]]
+    timer: StepTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The client's address is on the allow-list."""
+
+    raw: RawRequest
+    client: IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """The caller holds a valid key and may use it from this address."""
+
+    allowed: Allowed
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """Where a picture stands in the request."""
+
+    param: str
+    """Path for error messages, such as `messages[0].content[1].image_url.url`."""
+    holder: dict[str, Any]
+    """The object in the body whose `url` is the picture: the only place of a body that is ever rewritten."""
+    url: str
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The body is a request of its operation; unknown fields are kept, dangerous ones are gone."""
+
+    identified: Identified
+    body: dict[str, Any]
+    images: tuple[ImagePart, ...]
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture's bytes as sent or fetched; its header is checked, no pixel is decoded yet."""
+
+    part: ImagePart
+    data: bytes
+    info: ImageInfo
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Every picture is here and named by its content."""
+
+    parsed: Parsed
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """The request has a name in the cache, or is none of the cache's business (`None`)."""
+
+    located: Located
+    cache_key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the engine gets: pictures shrunk and inlined, fields checked."""
+
+    keyed: Keyed
+    payload: bytes
+
+
+def _nothing() -> None:
+    """Nothing is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the client gets: whole, or a stream of bytes that are sent as they come."""
+
+    body: bytes | AsyncIterator[bytes]
+    content_type: bytes
+    cache: Literal["hit", "miss", "bypass"] = "bypass"
+    release: Callable[[], None] = field(default=_nothing, compare=False)
+    """To be called after the last byte, whatever happened: gives back the engine's slot and connection."""

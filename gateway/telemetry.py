@@ -1,0 +1,96 @@
+"""Every metric, the step timer and the log format. Labels are bounded; no prompt, key or address becomes one."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
+"""From a cache hit to a long generation."""
+STEP_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
+"""From a key lookup to a generation."""
+
+REQUESTS = Counter("gateway_requests", "Requests answered.", ("operation", "status", "cache"))
+LATENCY = Histogram(
+    "gateway_request_duration_seconds", "From the first byte in to the last byte out.", ("operation",), buckets=LATENCY_BUCKETS_S
+)
+FIRST_BYTE = Histogram(
+    "gateway_time_to_first_byte_seconds", "From the first byte in to the first byte out.", ("operation",), buckets=LATENCY_BUCKETS_S
+)
+STEPS = Histogram("gateway_step_duration_seconds", "Time of one step of the pipeline.", ("step",), buckets=STEP_BUCKETS_S)
+IN_FLIGHT = Gauge("gateway_in_flight_requests", "Requests being answered.", multiprocess_mode="livesum")
+ENGINE_IN_FLIGHT = Gauge(
+    "gateway_engine_in_flight_requests", "Requests at an engine.", ("engine",), multiprocess_mode="livesum"
+)
+ENGINE_FAILURES = Counter("gateway_engine_failures", "Attempts that an engine failed.", ("engine", "cause"))
+DISCONNECTS = Counter("gateway_client_disconnects", "Clients that left before their answer was complete.", ("operation",))
+CACHE_ERRORS = Counter("gateway_cache_errors", "Shared cache operations that failed; the request went on.", ("operation",))
+CACHE_BYTES = Gauge("gateway_cache_bytes", "Memory that kept answers take.", multiprocess_mode="livesum")
+IMAGES = Counter("gateway_images", "Pictures taken in, by what became of them.", ("outcome",))
+KEYS_RELOADED = Counter("gateway_keys_reloads", "Times the key file was read anew.", ("outcome",))
+
+ACCESS = logging.getLogger("gateway.access")
+
+
+class StepTimer:
+    """Durations of the steps of one request, in the order they ran."""
+
+    __slots__ = ("_clock", "started", "steps")
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`clock` gives seconds; it is read at the start and around each step."""
+        self._clock = clock
+        self.started = clock()
+        self.steps: list[tuple[str, float]] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time the block as step `name`, whether it succeeds or raises."""
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            spent = self._clock() - begun
+            self.steps.append((name, spent))
+            STEPS.labels(name).observe(spent)
+
+    def elapsed_s(self) -> float:
+        """Seconds since the request came in."""
+        return self._clock() - self.started
+
+    def server_timing(self) -> bytes:
+        """The `Server-Timing` header (W3C): steps so far in milliseconds."""
+        return ", ".join(f"{name};dur={spent * 1000:.2f}" for name, spent in self.steps).encode()
+
+
+def configure_logging(level: str) -> None:
+    """Send every log line to standard error as one JSON object; call once per process."""
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "json": {
+                    "()": "pythonjsonlogger.json.JsonFormatter",
+                    "fmt": "%(levelname)s %(name)s %(message)s",
+                    "rename_fields": {"levelname": "level", "name": "logger"},
+                    "timestamp": True,
+                    "json_ensure_ascii": False,
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+            "root": {"level": level.upper(), "handlers": ["stderr"]},
+            "loggers": {
+                # One line a request is written by the gateway itself, with more in it.
+                "uvicorn.access": {"handlers": [], "propagate": False}
+            },
+        }
+    )

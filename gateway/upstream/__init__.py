@@ -1,0 +1,1 @@
+"""The way to the engines: which one, the HTTP client, what to do when one fails."""

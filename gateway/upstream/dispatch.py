@@ -1,0 +1,112 @@
+"""Prepared to Reply: sends a request to an engine, tries another when one cannot be reached, tells errors apart."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from gateway.errors import EngineMisbehaved, EngineUnavailable
+from gateway.sse import first_event, refusal, relay
+from gateway.stages import Operation, Prepared, Reply
+from gateway.telemetry import ENGINE_FAILURES
+from gateway.upstream.client import EngineUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.upstream.client import EngineClient, EngineResponse
+    from gateway.upstream.endpoints import Endpoint, Endpoints
+
+JSON = b"application/json"
+EVENT_STREAM = b"text/event-stream"
+OK = 200
+MAX_LOST = 2
+"""Attempts that may end with a connection closed before an answer: the request itself may be what kills engines."""
+SHOWN_OF_MODEL = ("id", "object", "created", "owned_by", "max_model_len")
+"""What /v1/models shows of a model; vLLM's `root` is a path on the engine's disk."""
+
+
+class Upstream:
+    """The engines as one."""
+
+    def __init__(self, client: EngineClient, endpoints: Endpoints, api_key: str | None) -> None:
+        """`api_key` is what the engines expect; the client's own key is never sent on."""
+        self._client = client
+        self._endpoints = endpoints
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
+
+    async def send(self, prepared: Prepared) -> Reply:
+        """The engine's answer: whole, or a stream whose first event has been seen.
+
+        Raises EngineRefused with the engine's status, EngineUnavailable when none can be reached, EngineMisbehaved.
+        The reply's `release` gives back the engine's slot and connection.
+        """
+        parsed = prepared.keyed.located.parsed
+        raw = parsed.identified.allowed.raw
+        operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
+        method = "GET" if operation is Operation.MODELS else "POST"
+        headers = self._headers | {"x-request-id": raw.id}
+        with ExitStack() as held:
+            response = await self._attempt(method, operation.value, headers, prepared.payload or None, held)
+            held.callback(response.close)
+            if response.status != OK:
+                raise refusal(response.status, await response.read())
+            if not parsed.stream:
+                body = await response.read()
+                return Reply(shown_models(body) if operation is Operation.MODELS else body, JSON)
+            chunks = response.chunks()
+            head = await first_event(chunks)
+            return Reply(relay(head, chunks), EVENT_STREAM, release=held.pop_all().close)
+
+    async def _attempt(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None, held: ExitStack
+    ) -> EngineResponse:
+        lost = 0
+        for endpoint in attempts(self._endpoints.in_order()):
+            lease = held.enter_context(ExitStack())
+            lease.enter_context(self._endpoints.lease(endpoint))
+            try:
+                return await self._client.send(method, endpoint.url + path, headers, body)
+            except EngineUnreachable as exc:
+                lease.close()
+                ENGINE_FAILURES.labels(endpoint.url, exc.cause).inc()
+                if exc.cause == "connect":
+                    self._endpoints.pause(endpoint)
+                    continue
+                lost += 1
+                if lost == MAX_LOST:
+                    break
+        raise EngineUnavailable("No engine can be reached at the moment: try again.", retry_after_s=2)
+
+    async def ready(self) -> bool:
+        """Whether at least one engine says that it is healthy."""
+        for endpoint in self._endpoints.in_order():
+            try:
+                response = await self._client.send("GET", endpoint.url + "/health", self._headers, None)
+                try:
+                    if response.status == OK:
+                        await response.read()
+                        return True
+                finally:
+                    response.close()
+            except EngineUnreachable:
+                continue
+        return False
+
+
+def attempts(endpoints: list[Endpoint]) -> Iterable[Endpoint]:
+    """Every engine once, and the best again at the end: its pooled connection may just have been stale."""
+    yield from endpoints
+    yield endpoints[0]
+
+
+def shown_models(body: bytes) -> bytes:
+    """vLLM's list of models in OpenAI's fields."""
+    try:
+        models: list[dict[str, Any]] = orjson.loads(body)["data"]
+        shown = [{name: model[name] for name in SHOWN_OF_MODEL if name in model} for model in models]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
+        raise EngineMisbehaved("The engine's list of models cannot be read.") from exc
+    return orjson.dumps({"object": "list", "data": shown})

@@ -1,0 +1,266 @@
+"""Draws one catalogue product: a silhouette, filled with a colour and a pattern, on a transparent tile.
+
+Pure: the same arguments give the same pixels. It knows nothing of pictures, places or questions.
+Shapes are given in a unit square (x to the right, y down) and drawn at twice the size asked for, so that
+edges come out smooth when the tile is turned and reduced.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING, Final
+
+from PIL import Image, ImageChops, ImageDraw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Point = tuple[float, float]
+    Rgb = tuple[int, int, int]
+    Canvas = ImageDraw.ImageDraw
+
+SUPERSAMPLE: Final = 2
+"""Tiles are drawn this many times larger than they are shown."""
+
+ASPECTS: Final[dict[str, float]] = {
+    "dress": 0.74, "shirt": 1.05, "trousers": 0.68, "bag": 0.92, "shoe": 1.55, "hat": 1.5,
+}  # fmt: skip
+"""Width over height of each product's upright box."""
+
+SHADES: Final[dict[str, Rgb]] = {
+    "red": (206, 36, 44),
+    "orange": (243, 130, 28),
+    "yellow": (246, 208, 50),
+    "green": (44, 146, 70),
+    "blue": (42, 92, 198),
+    "purple": (126, 58, 168),
+    "pink": (246, 152, 188),
+    "black": (36, 36, 42),
+}
+"""sRGB in the middle of each colour's range; a product's own shade lies a little around it."""
+
+PATTERNS: Final = ("plain", "striped", "dotted", "floral")
+
+_CREAM: Final = (250, 246, 236)
+_TURN: Final = 2 * math.pi
+
+
+def _blend(one: Rgb, other: Rgb, share: float) -> Rgb:
+    """Mix two colours; `share` (0 to 1) is that of the second."""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+    return red, green, blue
+
+
+def _curve(start: Point, control: Point, end: Point, steps: int = 10) -> list[Point]:
+    """Points on the quadratic Bezier curve from `start` to `end`."""
+    points = []
+    for step in range(steps + 1):
+        t = step / steps
+        points.append(
+            (
+                (1 - t) ** 2 * start[0] + 2 * t * (1 - t) * control[0] + t * t * end[0],
+                (1 - t) ** 2 * start[1] + 2 * t * (1 - t) * control[1] + t * t * end[1],
+            )
+        )
+    return points
+
+
+def _mirrored(half: Sequence[Point]) -> list[Point]:
+    """Close an outline whose right half is given from top to bottom."""
+    return [*half, *((1 - x, y) for x, y in reversed(half))]
+
+
+_OUTLINES: Final[dict[str, list[list[Point]]]] = {
+    "dress": [
+        _mirrored(
+            [
+                *_curve((0.5, 0.19), (0.57, 0.18), (0.62, 0.02)),
+                (0.69, 0.02),
+                *_curve((0.71, 0.16), (0.74, 0.3), (0.66, 0.43)),
+                *_curve((0.68, 0.5), (0.86, 0.74), (0.97, 0.93)),
+                *_curve((0.97, 0.93), (0.75, 0.99), (0.5, 0.99)),
+            ]
+        )
+    ],
+    "shirt": [
+        _mirrored(
+            [
+                *_curve((0.5, 0.17), (0.59, 0.16), (0.64, 0.05)),
+                *_curve((0.64, 0.05), (0.76, 0.08), (0.82, 0.14)),
+                (0.99, 0.43),
+                (0.84, 0.53),
+                (0.77, 0.42),
+                *_curve((0.77, 0.42), (0.74, 0.7), (0.77, 0.97)),
+                (0.5, 0.97),
+            ]
+        )
+    ],
+    "trousers": [
+        _mirrored([(0.5, 0.02), (0.83, 0.02), *_curve((0.83, 0.02), (0.96, 0.4), (0.98, 0.98)), (0.62, 0.98), (0.5, 0.36)])
+    ],
+    "bag": [
+        _mirrored(
+            [
+                (0.5, 0.36),
+                (0.84, 0.36),
+                *_curve((0.84, 0.36), (0.9, 0.36), (0.91, 0.42)),
+                *_curve((0.98, 0.9), (0.99, 0.98), (0.9, 0.98)),
+                (0.5, 0.98),
+            ]
+        )
+    ],
+    "shoe": [
+        [
+            (0.05, 0.1),
+            *_curve((0.05, 0.1), (0.2, 0.2), (0.34, 0.05)),
+            *_curve((0.4, 0.16), (0.52, 0.5), (0.74, 0.54)),
+            *_curve((0.74, 0.54), (0.98, 0.58), (0.98, 0.84)),
+            (0.03, 0.84),
+            *_curve((0.03, 0.84), (0.0, 0.5), (0.05, 0.1)),
+        ]
+    ],
+    "hat": [
+        [(0.5 + 0.49 * math.cos(t * _TURN / 48), 0.76 + 0.22 * math.sin(t * _TURN / 48)) for t in range(48)],
+        [(0.22, 0.76), *_curve((0.25, 0.1), (0.28, 0.02), (0.5, 0.08)), *_curve((0.5, 0.08), (0.72, 0.02), (0.75, 0.1)), (0.78, 0.76)],
+    ],
+}  # fmt: skip
+
+
+class _Pen:
+    """Draws unit-square shapes on a tile of `width` x `height` pixels."""
+
+    def __init__(self, canvas: Canvas, width: int, height: int) -> None:
+        self.canvas, self.width, self.height = canvas, width, height
+
+    def _at(self, points: Sequence[Point]) -> list[Point]:
+        return [(x * (self.width - 1), y * (self.height - 1)) for x, y in points]
+
+    def fill(self, points: Sequence[Point], ink: Rgb | int) -> None:
+        self.canvas.polygon(self._at(points), fill=ink)
+
+    def line(self, points: Sequence[Point], ink: Rgb | int, weight: float = 0.014) -> None:
+        """Draw a line; `weight` is a share of the tile's shorter side."""
+        width = max(1, round(weight * min(self.width, self.height)))
+        self.canvas.line(self._at(points), fill=ink, width=width, joint="curve")
+
+
+def _handle() -> list[Point]:
+    return [(0.5 + 0.25 * math.cos(t * math.pi / 20), 0.38 - 0.33 * math.sin(t * math.pi / 20)) for t in range(21)]
+
+
+def _details(pen: _Pen, product: str, dark: Rgb, base: Rgb) -> None:
+    """Add the seams, bands and soles that make a silhouette read as a product."""
+    match product:
+        case "dress":
+            pen.fill([(0.335, 0.41), (0.665, 0.41), (0.672, 0.46), (0.328, 0.46)], dark)
+        case "shirt":
+            pen.line([(0.36, 0.05), (0.5, 0.2), (0.64, 0.05)], dark, 0.03)
+            pen.line([(0.5, 0.2), (0.5, 0.96)], dark, 0.012)
+            pen.line([(0.23, 0.24), (0.23, 0.44)], dark)
+            pen.line([(0.77, 0.24), (0.77, 0.44)], dark)
+        case "trousers":
+            pen.fill([(0.17, 0.02), (0.83, 0.02), (0.845, 0.09), (0.155, 0.09)], dark)
+            pen.line([(0.5, 0.09), (0.5, 0.36)], dark, 0.016)
+        case "bag":
+            pen.line([(0.09, 0.5), (0.5, 0.62), (0.91, 0.5)], dark, 0.016)
+            pen.fill([(0.46, 0.57), (0.54, 0.57), (0.54, 0.67), (0.46, 0.67)], _CREAM)
+        case "shoe":
+            pen.fill([(0.02, 0.84), (0.98, 0.84), *_curve((0.98, 0.84), (0.99, 0.97), (0.93, 0.97)), (0.05, 0.97)], _CREAM)
+            for x, y in ((0.42, 0.24), (0.48, 0.35), (0.55, 0.43)):
+                pen.line([(x, y), (x - 0.075, y + 0.12)], _CREAM, 0.035)
+        case _:
+            pen.fill([(0.229, 0.58), (0.771, 0.58), (0.779, 0.74), (0.221, 0.74)], _blend(dark, base, 0.2))
+
+
+def _striped(pen: _Pen, ink: Rgb, unit: float, dice: random.Random) -> None:
+    period = unit * dice.uniform(0.13, 0.2)
+    angle = dice.choice((0.0, math.pi / 2, math.pi / 4, -math.pi / 4))
+    reach = math.hypot(pen.width, pen.height)
+    across, along = (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
+    middle = (pen.width / 2, pen.height / 2)
+    count = math.ceil(reach / period)
+    offset = dice.random()
+    for index in range(-count, count + 1):
+        shift = (index + offset) * period
+        x, y = middle[0] + across[0] * shift, middle[1] + across[1] * shift
+        ends = [(x - along[0] * reach, y - along[1] * reach), (x + along[0] * reach, y + along[1] * reach)]
+        pen.canvas.line(ends, fill=ink, width=max(1, round(period * 0.45)))
+
+
+def _grid(pen: _Pen, pitch: float, dice: random.Random) -> list[Point]:
+    """Give the centres of a staggered grid covering the tile."""
+    left, top = dice.random() * pitch, dice.random() * pitch
+    row_pitch = pitch * 0.87
+    rows, columns = math.ceil(pen.height / row_pitch) + 1, math.ceil(pen.width / pitch) + 2
+    return [
+        (left + (column - 1 + row % 2 / 2) * pitch, top + (row - 1) * row_pitch + pitch / 2)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def _disc(canvas: Canvas, centre: Point, radius: float, ink: Rgb) -> None:
+    x, y = centre
+    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
+
+
+def _dotted(pen: _Pen, ink: Rgb, unit: float, dice: random.Random) -> None:
+    pitch = unit * dice.uniform(0.17, 0.24)
+    radius = pitch * dice.uniform(0.23, 0.29)
+    for centre in _grid(pen, pitch, dice):
+        _disc(pen.canvas, centre, radius, ink)
+
+
+def _floral(pen: _Pen, ink: Rgb, unit: float, dice: random.Random) -> None:
+    pitch = unit * dice.uniform(0.3, 0.38)
+    petal = pitch * dice.uniform(0.14, 0.17)
+    heart = (238, 196, 64) if ink == _CREAM else _CREAM
+    for x, y in _grid(pen, pitch, dice):
+        turn = dice.random() * _TURN
+        for leaf in range(5):
+            angle = turn + leaf * _TURN / 5
+            _disc(pen.canvas, (x + 1.35 * petal * math.cos(angle), y + 1.35 * petal * math.sin(angle)), petal, ink)
+        _disc(pen.canvas, (x, y), petal * 0.8, heart)
+
+
+_PATTERNS: Final[dict[str, Callable[[_Pen, Rgb, float, random.Random], None]]] = {
+    "striped": _striped,
+    "dotted": _dotted,
+    "floral": _floral,
+}
+
+
+def tile(product: str, colour: str, pattern: str, size: tuple[int, int], style: int) -> Image.Image:
+    """Draw a product upright on a transparent RGBA tile of `SUPERSAMPLE * size` pixels.
+
+    `style` seeds what the names leave open: the exact shade, the pattern's ink, direction and pitch.
+    """
+    dice = random.Random(style)  # noqa: S311 - a drawing's variety, not a secret
+    width, height = (max(8, side * SUPERSAMPLE) for side in size)
+    shade = SHADES[colour]
+    base = _blend(shade, dice.choice(((255, 255, 255), (0, 0, 0))), dice.uniform(0.0, 0.1))
+    dark = _blend(base, (0, 0, 0), 0.32) if colour != "black" else (84, 84, 92)
+    tone = _blend(base, (0, 0, 0), 0.5) if colour in {"yellow", "pink", "orange"} else _CREAM
+    ink = dice.choice((_CREAM, tone))
+
+    cloth = Image.new("RGB", (width, height), base)
+    pen = _Pen(ImageDraw.Draw(cloth), width, height)
+    if pattern in _PATTERNS:
+        _PATTERNS[pattern](pen, ink, math.sqrt(width * height), dice)
+    _details(pen, product, dark, base)
+
+    mask = Image.new("L", (width, height), 0)
+    outline = _Pen(ImageDraw.Draw(mask), width, height)
+    for shape in _OUTLINES[product]:
+        outline.fill(shape, 255)
+        pen.line([*shape, shape[0]], dark, 0.02)
+    if product == "shoe":
+        outline.fill([(0.02, 0.8), (0.98, 0.8), *_curve((0.98, 0.84), (0.99, 0.97), (0.93, 0.97)), (0.05, 0.97)], 255)
+    if product == "bag":
+        strap = Image.new("L", (width, height), 0)
+        _Pen(ImageDraw.Draw(strap), width, height).line(_handle(), 255, 0.07)
+        cloth.paste(dark, (0, 0), ImageChops.subtract(strap, mask))
+        mask = ImageChops.lighter(mask, strap)
+    cloth.putalpha(mask)
+    return cloth

@@ -1,0 +1,1 @@
+"""The engine's own environment: installing it, checking the machine and checking our flags against it."""
