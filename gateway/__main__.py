@@ -1,12 +1,12 @@
-"""`python -m gateway`: argv to a command. Exit codes: 0 done, 1 it failed, 2 usage, 78 the configuration is at fault."""
+"""`python -m gateway`: argv to a command. Exit codes: 0 done, 1 failed, 2 usage, 78 the configuration is at fault."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from gateway import __version__, keys_cli
-from gateway.settings import SettingsError, load, reference
+from gateway import __version__, keys_cli, reference
+from gateway.settings import SettingsError, load
 
 EX_CONFIG = 78
 """sysexits.h: a supervisor need not try again, a person must look."""
@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="run the gateway; settings come from GATEWAY_* variables")
-    commands.add_parser("settings", help="print the table of all settings in Markdown")
+    reference.add_parser(commands)
     keys_cli.add_parser(commands)
     return top
 
@@ -30,8 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         case "keys":
             return keys_cli.run(args)
         case "settings":
-            print(reference(), end="")
-            return 0
+            return reference.run(args)
         case _:
             return _serve()
 

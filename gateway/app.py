@@ -49,7 +49,9 @@ def create_app(settings: Settings, *, client: EngineClient | None = None) -> Fas
             app.state.pipeline = await _pipeline(settings, client, held)
             yield
 
-    app = FastAPI(title="Qwen3-VL gateway", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="Qwen3-VL gateway", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
     app.add_middleware(HotPath, pipeline=lambda: app.state.pipeline)
 
     @app.get("/healthz", summary="Whether this process runs")

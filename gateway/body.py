@@ -1,6 +1,6 @@
 """Body bytes to Parsed: size and time caps, JSON, the fields that must not reach the engine.
 
-Unknown fields are kept, so that a newer vLLM's are usable at once. It does not look at pictures, only at where they are.
+Unknown fields are kept, so that a newer vLLM's are usable at once. Of pictures it only sees where they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from gateway.stages import RawRequest
 
 SILENTLY_IGNORED = frozenset(
-    {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern"}
+    {
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+        "guided_decoding_backend",
+        "guided_whitespace_pattern",
+    }
 )
 """vLLM removed these and drops them without a word: the answer would not be what was asked for."""
 OPERATORS_ONLY = frozenset({"mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params", "prompt_embeds"})
@@ -28,7 +35,7 @@ TEXT_PARTS = frozenset({"text", "refusal"})
 PREDICT_MAX_TOKENS = 512
 
 
-class ClientGone(Exception):  # noqa: N818 - not an error: nobody is left to be told
+class ClientGone(Exception):
     """The client left; there is nobody to answer."""
 
 
@@ -120,14 +127,16 @@ class BodyReader:
 
 
 def chat_of_predict(body: dict[str, Any]) -> dict[str, Any]:
-    """The chat request that `/predict`'s `{"image": base64, "prompt": …}` stands for; temperature 0, so it is cached."""
+    """The chat request that `/predict`'s `{"image", "prompt"}` stands for; temperature 0, so it is cached."""
     image, prompt = body.get("image"), body.get("prompt")
     if not isinstance(image, str) or not image:
         raise InvalidRequest("`image` must be a picture in base64, or a data or http(s) URL.", param="image")
     if not isinstance(prompt, str) or not prompt:
         raise InvalidRequest("`prompt` must be a text.", param="prompt")
     if unknown := sorted(body.keys() - {"image", "prompt", "max_tokens"}):
-        raise InvalidRequest(f"`{unknown[0]}` is not known; /predict takes image, prompt and max_tokens.", param=unknown[0])
+        raise InvalidRequest(
+            f"`{unknown[0]}` is not known; /predict takes image, prompt and max_tokens.", param=unknown[0]
+        )
     # Base64 text never holds a colon, a URL always does. The media type is sniffed later, never believed.
     url = image if ":" in image[:16] else f"data:image/x-unknown;base64,{image}"
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]
@@ -174,7 +183,8 @@ def image_holders(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
                 found.append((f"{param}.image_url.url", _holder(part, param)))
             elif not isinstance(kind, str) or kind not in TEXT_PARTS:
                 raise InvalidRequest(
-                    f"Parts of type {kind!r} are not supported: send text and image_url." if isinstance(kind, str)
+                    f"Parts of type {kind!r} are not supported: send text and image_url."
+                    if isinstance(kind, str)
                     else "A part needs a `type`: text or image_url.",
                     param=f"{param}.type",
                     code="unsupported_part",

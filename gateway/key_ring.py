@@ -59,6 +59,10 @@ class Key:
     name: str = ""
     """A label for people."""
 
+    def is_expired(self, now: datetime) -> bool:
+        """Tell whether its time is over at `now` (aware)."""
+        return self.expires is not None and self.expires <= now
+
 
 class KeyRing:
     """An immutable set of keys, found by their secrets."""
@@ -82,7 +86,7 @@ class KeyRing:
         key = self._by_hash.get(digest)
         if key is None or not hmac.compare_digest(key.sha256, digest):
             return None
-        return None if key.expires is not None and key.expires <= now else key
+        return None if key.is_expired(now) else key
 
 
 def new_secret() -> str:
@@ -211,7 +215,8 @@ def _parse_name(value: object) -> str:
 
 
 _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
-    # Name in the file: attribute of Key, required, parser. A parser's ValueError never repeats a value that may be secret.
+    # Name in the file: attribute of Key, whether it is required, parser. A parser's ValueError never repeats a value
+    # that may be secret.
     "id": ("id", True, _matching(_ID, "k_ and up to 64 letters, digits, _ or -")),
     "tenant": ("tenant", True, _matching(_TENANT, "up to 63 letters, digits, . _ or -, a letter or digit first")),
     "sha256": ("sha256", True, _matching(_SHA256, "64 lower-case hex digits")),

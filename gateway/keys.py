@@ -17,7 +17,7 @@ import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gateway.key_ring import Key, KeyFileError, KeyRing, hash_secret, new_secret, parse_ring, render_ring, utc_now
 
@@ -33,6 +33,7 @@ __all__ = [
     "hash_secret",
     "new_secret",
     "parse_ring",
+    "read_ring",
     "render_ring",
     "update",
     "utc_now",
@@ -47,6 +48,8 @@ MAX_KEY_FILE_BYTES = 16 * 1024 * 1024
 _UNSETTLED_S = 2.0
 """A file this young may change again without a new mtime (ticks are up to 10 ms, 2 s on FAT), so it is read again."""
 
+ReloadOutcome = Literal["ok", "failed"]
+
 _Signature = tuple[int, int, int]
 """mtime in ns, inode and size of the file behind the symbolic links, which Kubernetes swaps to update a Secret."""
 
@@ -57,9 +60,13 @@ class KeyFile:
     """The keys in a file, as of one poll ago at most."""
 
     def __init__(
-        self, path: Path, clock: Callable[[], datetime] = utc_now, poll_interval_s: float = POLL_INTERVAL_S
+        self,
+        path: Path,
+        clock: Callable[[], datetime] = utc_now,
+        poll_interval_s: float = POLL_INTERVAL_S,
+        on_reload: Callable[[ReloadOutcome], None] = lambda _: None,
     ) -> None:
-        """Read the file now; `clock` tells how old it is.
+        """Read the file now. `clock` tells how old it is; `on_reload` counts changes, from a thread of `watch`.
 
         Raises:
             KeyFileError: the file is missing, invalid or without a key, so that nobody could call.
@@ -68,6 +75,7 @@ class KeyFile:
         self.path = path
         self._clock = clock
         self._poll_interval_s = poll_interval_s
+        self._on_reload = on_reload
         self._signature = _sign(path)
         self._text = _read(path)
         self._fault: tuple[_Signature | None, str] | None = None
@@ -106,15 +114,27 @@ class KeyFile:
             if fault != self._fault:
                 self._fault = fault
                 # Not logger.exception: the traceback would say nothing more about the file.
+                self._on_reload("failed")
                 logger.error("%s (the %d keys read before stay in force)", exc, len(self.ring))  # noqa: TRY400
             return
         if ring is not self.ring or self._fault:
+            self._on_reload("ok")
             before, after = ({key.id for key in keys.keys} for keys in (self.ring, ring))
             logger.info("%s read: added %s, removed %s", self.path, sorted(after - before), sorted(before - after))
         self._text, self._fault, self.ring = text, None, ring
 
     def _is_settled(self, signature: _Signature) -> bool:
         return self._clock().timestamp() - signature[0] / 1e9 >= _UNSETTLED_S
+
+
+def read_ring(path: Path) -> KeyRing:
+    """Read the key file once; a valid file without keys is an empty ring.
+
+    Raises:
+        KeyFileError: the file is missing, unreadable, empty or invalid.
+
+    """
+    return _parse(path, _read(path))
 
 
 def update(path: Path, change: Callable[[list[Key]], list[Key]]) -> KeyRing:

@@ -163,8 +163,9 @@ class Exchange:
         more = [(b"retry-after", b"%d" % error.retry_after_s)] if error.retry_after_s is not None else []
         if error.status == 401:  # noqa: PLR2004 - RFC 9110 wants the scheme named
             more.append((b"www-authenticate", b"Bearer"))
-        if error.status in {408, 413}:
-            # The rest of the body is not read, so the connection cannot carry another request.
+        if error.status == 408:  # noqa: PLR2004 - the only one where the client has stopped sending
+            # Elsewhere uvicorn reads on and drops the rest of the body: a client that is cut off while it still sends
+            # sees a broken connection and never the reason.
             more.append((b"connection", b"close"))
         await self._send_whole(error.status, body_of(error), JSON, more)
 

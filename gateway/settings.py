@@ -147,23 +147,3 @@ def _unknown(name: str, names: set[str]) -> str:
         return f"{name} comes from Kubernetes service links: set enableServiceLinks: false on the pod"
     close = difflib.get_close_matches(name.upper(), names, n=1)
     return f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else "")
-
-
-def reference() -> str:
-    """The table of all settings in Markdown, for the README (`make generate`)."""
-    rows = ["| Variable | Default | Meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        rows.append(f"| `{PREFIX}{name.upper()}` | {_shown(field.get_default())} | {field.description} |")
-    return "\n".join(rows) + "\n"
-
-
-def _shown(default: object) -> str:
-    match default:
-        case None | "" | ():
-            return ""
-        case tuple():
-            return f"`{','.join(default)}`"
-        case int() | float() | str():
-            return f"`{default}`"
-        case _:
-            return "required"

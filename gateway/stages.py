@@ -1,4 +1,4 @@
-"""The values a request becomes on its way. Each holds the one before it: to have a later one is to have passed the steps.
+"""The values a request becomes on its way. Each holds the one before it: having a later one proves the steps passed.
 
 Frozen and without logic, so that the type checker stops anyone from sending an unauthenticated request to an engine.
 """

@@ -20,19 +20,31 @@ STEP_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 
 
 REQUESTS = Counter("gateway_requests", "Requests answered.", ("operation", "status", "cache"))
 LATENCY = Histogram(
-    "gateway_request_duration_seconds", "From the first byte in to the last byte out.", ("operation",), buckets=LATENCY_BUCKETS_S
+    "gateway_request_duration_seconds",
+    "From the first byte in to the last byte out.",
+    ("operation",),
+    buckets=LATENCY_BUCKETS_S,
 )
 FIRST_BYTE = Histogram(
-    "gateway_time_to_first_byte_seconds", "From the first byte in to the first byte out.", ("operation",), buckets=LATENCY_BUCKETS_S
+    "gateway_time_to_first_byte_seconds",
+    "From the first byte in to the first byte out.",
+    ("operation",),
+    buckets=LATENCY_BUCKETS_S,
 )
-STEPS = Histogram("gateway_step_duration_seconds", "Time of one step of the pipeline.", ("step",), buckets=STEP_BUCKETS_S)
+STEPS = Histogram(
+    "gateway_step_duration_seconds", "Time of one step of the pipeline.", ("step",), buckets=STEP_BUCKETS_S
+)
 IN_FLIGHT = Gauge("gateway_in_flight_requests", "Requests being answered.", multiprocess_mode="livesum")
 ENGINE_IN_FLIGHT = Gauge(
     "gateway_engine_in_flight_requests", "Requests at an engine.", ("engine",), multiprocess_mode="livesum"
 )
 ENGINE_FAILURES = Counter("gateway_engine_failures", "Attempts that an engine failed.", ("engine", "cause"))
-DISCONNECTS = Counter("gateway_client_disconnects", "Clients that left before their answer was complete.", ("operation",))
-CACHE_ERRORS = Counter("gateway_cache_errors", "Shared cache operations that failed; the request went on.", ("operation",))
+DISCONNECTS = Counter(
+    "gateway_client_disconnects", "Clients that left before their answer was complete.", ("operation",)
+)
+CACHE_ERRORS = Counter(
+    "gateway_cache_errors", "Shared cache operations that failed; the request went on.", ("operation",)
+)
 CACHE_BYTES = Gauge("gateway_cache_bytes", "Memory that kept answers take.", multiprocess_mode="livesum")
 IMAGES = Counter("gateway_images", "Pictures taken in, by what became of them.", ("outcome",))
 KEYS_RELOADED = Counter("gateway_keys_reloads", "Times the key file was read anew.", ("outcome",))

@@ -18,7 +18,7 @@ KEEP_ALIVE_S = 4.0
 """Below the 5 s after which vLLM's uvicorn closes an idle connection, so that a pooled one is seldom stale."""
 
 
-class EngineUnreachable(Exception):  # noqa: N818 - a reason to try the next engine, not an answer to the client
+class EngineUnreachable(Exception):
     """The request did not reach the engine, or not whole: another engine may be asked."""
 
     def __init__(self, cause: str) -> None:

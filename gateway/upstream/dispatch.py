@@ -35,7 +35,9 @@ class Upstream:
         """`api_key` is what the engines expect; the client's own key is never sent on."""
         self._client = client
         self._endpoints = endpoints
-        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
+        self._headers = {"content-type": "application/json"} | (
+            {"authorization": f"Bearer {api_key}"} if api_key else {}
+        )
 
     async def send(self, prepared: Prepared) -> Reply:
         """The engine's answer: whole, or a stream whose first event has been seen.

@@ -46,7 +46,7 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ),
     ("colour", "zh"): ("{one}是什么颜色？", "{one}是什么颜色的？", "{one}的颜色是什么？", "{one}什么颜色？", "请说出{one}的颜色。"),
     ("pattern", "en"): (
-        "What pattern does {one} have?", "What is the pattern of {one}?", "Which pattern {is} on {one}?", "What pattern {is} {one}?",
+        "What pattern does {one} have?", "What is the pattern of {one}?", "Which pattern is on {one}?", "What pattern {is} {one}?",
         "Tell me the pattern of {one}.",
     ),
     ("pattern", "zh"): ("{one}是什么图案？", "{one}是什么花纹？", "{one}的图案是什么？", "{one}是什么图案的？", "请说出{one}的花纹。"),
@@ -65,7 +65,7 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
         "Is there {one}?", "Is there {one} in the {pic}?", "Does the {pic} show {one}?", "Do you see {one}?", "Can you see {one} in the {pic}?",
     ),
     ("has_product", "zh"): ("有{what}吗？", "{pic}里有{what}吗？", "{pic}中有没有{what}？", "有没有{what}？", "你看到{what}了吗？"),
-    ("is_like", "en"): ("{Is} {one} {like}?", "{Is} {one} {like} or not?", "{Is} {one} in the {pic} {like}?"),
+    ("is_like", "en"): ("{Is} {one} {like}?", "{Is} {one} {like} or not?", "{Is} {one} really {like}?"),
     ("is_like", "zh"): ("{one}是{like}的吗？", "{one}是不是{like}的？", "{pic}里{one}是{like}的吗？"),
     ("tags", "en"): (
         "Give the tags as JSON.", "Tag the products as JSON.", "List the products as JSON.", "Return JSON with product, {colour_word} and pattern.",

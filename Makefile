@@ -1,0 +1,120 @@
+# Every check, tool and demo is a target here; CI runs the same ones.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+ENGINE_VENV := .venv-engine
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv pip compile --generate-hashes --no-emit-index-url --no-config --quiet
+
+PORT ?= 8080
+METRICS_PORT ?= 9090
+ENGINE_PORT ?= 8000
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+## ---- environments --------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Create .venv with pinned dependencies (gateway, tools, tests)
+
+$(VENV)/.ready: requirements/dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setup: installing $$(grep -c == requirements/dev.lock) pinned packages into $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "No venv module: apt-get install python3-venv"; exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.lock
+	@touch $@
+
+.PHONY: engine
+engine: setup ## Create .venv-engine with real vLLM for the CPU (about 3.5 GB)
+	@$(PY) -m serving.engine.install --venv $(ENGINE_VENV)
+
+.PHONY: system
+system: ## Install the Debian packages that the tests need
+	@missing=; for pair in redis-server:redis-server; do \
+	  command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "Install first: sudo apt-get install$$missing"; exit 1; fi; \
+	command -v apt-get >/dev/null || { echo "Install first:$$missing"; exit 1; }; \
+	echo "system: installing$$missing"; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+
+## ---- the demo ------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: engine ## Real vLLM and the gateway on this machine; three questions; stays up (EXIT=1: stops, exit code tells)
+	@exec $(PY) -m serving demo --port $(PORT) --metrics-port $(METRICS_PORT) --engine-port $(ENGINE_PORT) $(if $(EXIT),--exit)
+
+.PHONY: demo-train
+demo-train: engine ## Train the demo checkpoint anew (at most 60 minutes on 2 cores)
+	@$(ENGINE_VENV)/bin/python -m serving.demo.train $(ARGS)
+
+.PHONY: demo-eval
+demo-eval: setup ## Ask the running demo about 500 unseen scenes and print the table of accuracy
+	@$(PY) -m serving.demo.evaluate --base-url http://127.0.0.1:$(PORT)/v1 --api-key sk-demo $(ARGS)
+
+## ---- checks --------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: system setup engine lint types layers verify verify-engine pytest ## Everything; CI runs exactly this
+
+.PHONY: pytest
+pytest: setup engine ## All tests with branch coverage
+	@rm -f .coverage .coverage.*
+	@$(PY) -m coverage run -m pytest $(ARGS)
+	@$(PY) -m coverage combine --quiet
+	@$(PY) -m coverage report
+
+.PHONY: quick
+quick: setup ## Unit tests only: seconds, no engine
+	@$(PY) -m pytest -q tests/unit $(ARGS)
+
+.PHONY: lint
+lint: setup ## ruff: rules and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet . || { echo "Run make format"; exit 1; }
+
+.PHONY: format
+format: setup ## Format the code and apply safe fixes
+	@$(PY) -m ruff check --fix --quiet . || true
+	@$(PY) -m ruff format --quiet .
+
+.PHONY: types
+types: setup ## mypy, strict
+	@$(PY) -m mypy
+
+.PHONY: layers
+layers: setup ## import-linter: steps do not import each other
+	@$(VENV)/bin/lint-imports --no-cache | tail -n 8
+
+.PHONY: verify-engine
+verify-engine: engine ## Every vLLM flag and metric that is named here exists in the installed vLLM
+	@$(ENGINE_VENV)/bin/python -m serving.engine.verify
+
+## ---- generated files -----------------------------------------------------------------------------------------------
+
+.PHONY: generate
+generate: setup ## Write the generated parts of the documents
+	@$(PY) -m gateway settings --write README.md README.zh.md
+
+.PHONY: verify
+verify: setup ## The generated parts are in step with the code
+	@$(PY) -m gateway settings --check README.md README.zh.md
+
+.PHONY: lock
+lock: setup ## Resolve the dependencies anew and write the lock files
+	@$(UV) pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/gateway.lock
+	@$(UV) pyproject.toml --group dev --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
+	@$(UV) requirements/engine.in --overrides requirements/engine.in --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_31 --only-binary :all: --no-annotate --no-header -o requirements/engine.lock
+
+.PHONY: clean
+clean: ## Remove environments and everything generated by runs
+	@rm -rf $(VENV) $(ENGINE_VENV) .demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,130 @@
+"""The response cache as a client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from aiohttp import web
+
+from tests.support.engine import DONE, chat_answer, chunk, stream
+from tests.support.gateway import OTHER_KEY
+from tests.support.pictures import data_url, jpeg, png, question
+
+CHAT = "/v1/chat/completions"
+
+
+async def ask(http, body, **more):
+    response = await http.post(CHAT, json=body, **more)
+    return response.headers["x-cache"], response.content
+
+
+async def test_the_second_identical_request_is_a_hit(http, engine):
+    first = await ask(http, question(data_url(png())))
+    second = await ask(http, question(data_url(png())))
+    assert (first[0], second[0]) == ("miss", "hit")
+    assert first[1] == second[1]
+    assert len(engine.requests) == 1
+
+
+async def test_a_stream_is_replayed_to_the_byte(http, engine):
+    first = await ask(http, question(data_url(png()), stream=True))
+    second = await ask(http, question(data_url(png()), stream=True))
+    assert (first[0], second[0]) == ("miss", "hit")
+    assert first[1] == second[1]
+    assert second[1].endswith(DONE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        question(data_url(png((1, 2, 3)))),
+        question(data_url(png()), "Another question?"),
+        question(data_url(png()), max_tokens=7),
+        question(data_url(png()), stream=True),
+        question(data_url(png()), response_format={"type": "json_object"}),
+        question(data_url(png()), model="another"),
+    ],
+    ids=["picture", "question", "max_tokens", "stream", "response_format", "model"],
+)
+async def test_a_request_that_differs_is_a_miss(http, other):
+    await ask(http, question(data_url(png())))
+    assert (await ask(http, other))[0] == "miss"
+
+
+async def test_detail_is_part_of_the_name_where_it_changes_the_budget(http):
+    low = question(data_url(jpeg(size=(900, 900)), "image/jpeg"))
+    low["messages"][0]["content"][0]["image_url"]["detail"] = "low"
+    await ask(http, question(data_url(jpeg(size=(900, 900)), "image/jpeg")))
+    assert (await ask(http, low))[0] == "miss"
+
+
+async def test_another_tenant_never_gets_the_entry(http, engine):
+    await ask(http, question(data_url(png())))
+    theirs = await ask(http, question(data_url(png())), headers={"authorization": f"Bearer {OTHER_KEY}"})
+    assert theirs[0] == "miss"
+    assert len(engine.requests) == 2
+    assert engine.requests[0]["cache_salt"] != engine.requests[1]["cache_salt"]
+
+
+@pytest.mark.parametrize("temperature", [None, 0.7, 1])
+async def test_a_request_that_may_vary_bypasses_the_cache(http, engine, temperature):
+    body = question(data_url(png()), temperature=temperature)
+    assert [(await ask(http, body))[0] for _ in range(2)] == ["bypass", "bypass"]
+    assert len(engine.requests) == 2
+
+
+@pytest.mark.parametrize(("policy", "temperature", "expected"), [("always", 1, "hit"), ("never", 0, "bypass")])
+async def test_the_policy_decides(start, policy, temperature, expected):
+    gateway = await start(cache_policy=policy)
+    async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
+        body = question(data_url(png()), temperature=temperature)
+        await ask(http, body)
+        assert (await ask(http, body))[0] == expected
+
+
+async def test_errors_and_aborted_answers_are_not_kept(http, engine):
+    async def refuse(*_):
+        return web.json_response({"error": {"message": "no", "code": 400}}, status=400)
+
+    async def abort(request, body):
+        if body.get("stream"):
+            return await stream(request, [chunk("x").replace(b"null", b'"abort"'), DONE])
+        return web.json_response(chat_answer("x", "abort"), dumps=lambda x: __import__("json").dumps(x, separators=(",", ":")))
+
+    async def breaks(request, _):
+        return await stream(request, [chunk("x")])
+
+    for script, streamed in [(refuse, False), (refuse, True), (abort, False), (abort, True), (breaks, True)]:
+        engine.script = script
+        await ask(http, question(data_url(png()), stream=streamed))
+    engine.script = None
+    assert (await ask(http, question(data_url(png()))))[0] == "miss"
+    assert (await ask(http, question(data_url(png()), stream=True)))[0] == "miss"
+
+
+async def test_a_stream_too_long_to_keep_is_still_relayed(http, engine, monkeypatch):
+    monkeypatch.setattr("gateway.cache.MAX_ENTRY_BYTES", 100)
+    body = question(data_url(png()), stream=True)
+    first = await ask(http, body)
+    second = await ask(http, body)
+    assert (first[0], second[0]) == ("miss", "miss")
+    assert second[1].endswith(DONE)
+
+
+class TestRedis:
+    async def test_replicas_share_answers(self, start, redis_server, engine):
+        one, two = [await start(redis_url=redis_server.url) for _ in range(2)]
+        async with httpx.AsyncClient(headers=one.headers) as http:
+            assert (await http.post(one.url + CHAT, json=question(data_url(png())))).headers["x-cache"] == "miss"
+            async with asyncio.timeout(5):
+                while (await http.post(two.url + CHAT, json=question(data_url(png())))).headers["x-cache"] != "hit":
+                    await asyncio.sleep(0.01)
+
+    async def test_requests_go_on_without_it(self, start, redis_server):
+        gateway = await start(redis_url=redis_server.url)
+        redis_server.kill()
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
+            results = [await ask(http, question(data_url(png()))) for _ in range(2)]
+        assert [result[0] for result in results] == ["miss", "hit"]

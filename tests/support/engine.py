@@ -1,0 +1,102 @@
+"""A scripted engine on a real socket: for faults and for counting, never for proving that answers are right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def chat_answer(text: str, finish: str = "stop") -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "scripted",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+
+
+def chunk(text: str) -> bytes:
+    event = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "scripted",
+        "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+    }
+    return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers by `script`; without one, with the number of requests so far."""
+
+    script: Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]] | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
+    healthy: bool = True
+    url: str = ""
+    _runner: web.AppRunner | None = None
+
+    async def start(self) -> ScriptedEngine:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_post("/v1/completions", self._answer)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/health", self._health)
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests.append(body)
+        self.headers.append(dict(request.headers))
+        try:
+            if self.script is not None:
+                return await self.script(request, body)
+            if body.get("stream"):
+                return await stream(request, [chunk(f"answer {len(self.requests)}"), DONE])
+            return web.json_response(chat_answer(f"answer {len(self.requests)}"))
+        except asyncio.CancelledError:
+            self.aborted.set()
+            raise
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        self.headers.append(dict(request.headers))
+        model = {"id": "scripted", "object": "model", "created": 1, "owned_by": "vllm", "root": "/secret/path"}
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(status=200 if self.healthy else 503)
+
+
+async def stream(request: web.Request, pieces: list[bytes]) -> web.StreamResponse:
+    """Server-sent events, one write each."""
+    response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+    for piece in pieces:
+        await response.write(piece)
+    await response.write_eof()
+    return response

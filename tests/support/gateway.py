@@ -1,0 +1,81 @@
+"""The gateway on a real socket, in the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from fastapi import FastAPI
+
+KEY = "sk-test-one"
+OTHER_KEY = "sk-test-two"
+
+
+def key_record(secret: str, tenant: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"k_{tenant}",
+        "tenant": tenant,
+        "sha256": hashlib.sha256(secret.encode()).hexdigest(),
+        "created": "2026-01-01T00:00:00Z",
+        **more,
+    }
+
+
+def write_keys(path: Path, *records: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"keys": list(records)}))
+    path.chmod(0o600)
+    return path
+
+
+@dataclass
+class RunningGateway:
+    url: str
+    app: FastAPI
+    server: uvicorn.Server
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {KEY}"}
+
+
+@contextlib.asynccontextmanager
+async def running(tmp_path: Path, engines: list[str], **settings: Any) -> AsyncIterator[RunningGateway]:
+    """The gateway with two tenants' keys, `one` and `two`; `settings` are fields of Settings."""
+    if "keys_file" not in settings:
+        settings["keys_file"] = write_keys(
+            tmp_path / "keys.json", key_record(KEY, "one"), key_record(OTHER_KEY, "two")
+        )
+    app = create_app(Settings(engines=tuple(engines), **settings))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, http="httptools", ws="none", lifespan="on", proxy_headers=False
+        )
+        server = uvicorn.Server(config)
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            async with asyncio.timeout(10):
+                while not server.started:
+                    if task.done():
+                        await task
+                        raise RuntimeError("the gateway did not start")
+                    await asyncio.sleep(0.005)
+            yield RunningGateway(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server)
+        finally:
+            server.should_exit = True
+            await task
