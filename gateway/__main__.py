@@ -1,4 +1,7 @@
-"""`python -m gateway`: argv to a command. Exit codes: 0 done, 1 failed, 2 usage, 78 the configuration is at fault."""
+"""`python -m gateway`: argv to a command.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 a port is in use, 78 the configuration is at fault.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from gateway.body import BodyReader
 from gateway.cache import ResponseCache
 from gateway.errors import GatewayError, UnknownPath, body_of
 from gateway.images import ImageFetcher
+from gateway.images.addresses import is_public
 from gateway.keys import KeyFile
 from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
@@ -32,6 +33,7 @@ from gateway.upstream.endpoints import Endpoints
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from gateway.images.addresses import AddressPolicy
     from gateway.settings import Settings
     from gateway.stores import Store
     from gateway.upstream.client import EngineClient
@@ -40,13 +42,22 @@ DESCRIPTION = """Qwen3-VL behind an OpenAI-compatible API: `/v1/chat/completions
 and the simple `/predict`. Use the OpenAI SDK with this server's `/v1` as `base_url`."""
 
 
-def create_app(settings: Settings, *, client: EngineClient | None = None) -> FastAPI:
-    """The whole gateway for one worker process. `client` replaces the HTTP client to the engines, for tests."""
+def create_app(
+    settings: Settings,
+    *,
+    client: EngineClient | None = None,
+    image_address_allowed: AddressPolicy = is_public,
+) -> FastAPI:
+    """The whole gateway for one worker process.
+
+    The seams are for tests: `client` speaks to the engines, `image_address_allowed` says which addresses pictures may
+    be fetched from.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
-            app.state.pipeline = await _pipeline(settings, client, held)
+            app.state.pipeline = await _pipeline(settings, client, image_address_allowed, held)
             yield
 
     app = FastAPI(
@@ -78,7 +89,9 @@ def _rendered(error: GatewayError) -> JSONResponse:
     return JSONResponse(orjson.loads(body_of(error)), status_code=error.status)
 
 
-async def _pipeline(settings: Settings, client: EngineClient | None, held: AsyncExitStack) -> Pipeline:
+async def _pipeline(
+    settings: Settings, client: EngineClient | None, address_allowed: AddressPolicy, held: AsyncExitStack
+) -> Pipeline:
     keys = KeyFile(settings.keys_file)
     watch = asyncio.get_running_loop().create_task(keys.watch())
     held.push_async_callback(_ended, watch)
@@ -86,7 +99,10 @@ async def _pipeline(settings: Settings, client: EngineClient | None, held: Async
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="images")
     held.callback(pool.shutdown, cancel_futures=True)
     fetcher = ImageFetcher(
-        settings.image_allowed_hosts, settings.image_max_bytes, total_timeout_s=settings.image_fetch_timeout_s
+        settings.image_allowed_hosts,
+        settings.image_max_bytes,
+        total_timeout_s=settings.image_fetch_timeout_s,
+        address_allowed=address_allowed,
     )
     held.push_async_callback(fetcher.aclose)
     if client is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from typing import TYPE_CHECKING
@@ -11,11 +12,15 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 EX_CONFIG = 78
-EX_BUSY = 1
+EX_BUSY = 3
+"""What uvicorn ends with when the API's port is in use."""
 
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; requests in flight then have `shutdown_grace_s` to finish."""
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again once it has drained: a clean end is exit code 0, not death by signal.
+        signal.signal(stop, lambda *_: sys.exit(0))
     if settings.workers == 1:
         return _run(settings)
     with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as folder:

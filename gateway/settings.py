@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.address import parse_networks
+from gateway.images.hosts import HostAllowList
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +106,12 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("is empty, so nobody could call; 0.0.0.0/0,::/0 lets everybody in")
         parse_networks(value)
+        return value
+
+    @field_validator("image_allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        HostAllowList(value)
         return value
 
     @field_validator("trusted_proxies")

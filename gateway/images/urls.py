@@ -78,7 +78,7 @@ def parse_url(text: str) -> Target:
         address=address,
         request=URL.build(
             scheme=scheme,
-            host=host,
+            host=f"[{host}]" if ":" in host else host,
             port=port,
             path=quote(match["path"] or "/", safe=_URI_CHARS),
             query_string=quote(match["query"] or "", safe=_URI_CHARS),

@@ -230,8 +230,8 @@ def _tags(scene: Scene, language: Language, dice: random.Random) -> tuple[str, s
             "colour": words.coloured(item.colour, language),
             "pattern": words.patterned(item.pattern, language),
         }
-        parts.append(_mark(json.dumps(tag, ensure_ascii=False), [index]))
-    return phrase("tags", language, dice), '{"items": [' + ", ".join(parts) + "]}"
+        parts.append(_mark(json.dumps(tag, ensure_ascii=False, separators=(",", ":")), [index]))
+    return phrase("tags", language, dice), '{"items":[' + ",".join(parts) + "]}"
 
 
 def _absent(scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:

@@ -11,8 +11,8 @@ Its sides measure 128 to 512 px, and the direction in which products stand gives
 
 from __future__ import annotations
 
+import functools
 import io
-import math
 import random
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -68,13 +68,6 @@ class Scene:
     layout: Layout = "row"
 
 
-def _extent(product: str, rotation: float) -> tuple[float, float]:
-    """Width and height around a turned product that is 1 high when upright."""
-    turn = math.radians(abs(rotation))
-    wide = wardrobe.ASPECTS[product]
-    return wide * math.cos(turn) + math.sin(turn), wide * math.sin(turn) + math.cos(turn)
-
-
 def _size(count: int, dice: random.Random) -> tuple[tuple[int, int], Layout]:
     """Choose the picture's sides and the direction in which `count` products stand."""
     along = dice.randint(max(MIN_SIDE_PX, MIN_SLOT_PX * count), MAX_SIDE_PX)
@@ -97,7 +90,7 @@ def _place(slot: tuple[float, float], depth: int, line: float, item: Item, dice:
 
     `slot` and `depth` are px along and across the direction of reading; `line` is where, from 0 to 1 across it.
     """
-    wide, high = _extent(item.product, item.rotation)
+    wide, high = wardrobe.extent(item.product, item.rotation)
     room = slot[1] - slot[0]
     room_x, room_y = (room, depth) if layout == "row" else (depth, room)
     scale = min((room_x - 4) / wide, (room_y - 4) / high)
@@ -145,15 +138,11 @@ def scene(seed: int, products: int | None = None) -> Scene:
     return Scene((width, height), background, tuple(items), dice.randint(45, 95), layout)
 
 
+@functools.lru_cache(maxsize=2 * MAX_PRODUCTS)
 def layer(item: Item) -> Image.Image:
-    """Draw one product, turned, as an RGBA image of exactly its box's size."""
-    width, height = item.box[2] - item.box[0], item.box[3] - item.box[1]
-    wide, high = _extent(item.product, item.rotation)
-    tall = min(width / wide, height / high)
-    upright = (max(4, int(tall * wardrobe.ASPECTS[item.product])), max(4, int(tall)))
-    tile = wardrobe.tile(item.product, item.colour, item.pattern, upright, item.style)
-    turned = tile.rotate(item.rotation, Image.Resampling.BILINEAR, expand=True)
-    return turned.resize((width, height), Image.Resampling.BOX if tall > 1 else Image.Resampling.BICUBIC)
+    """Draw one product, turned, as an RGBA image of exactly its box's size; do not change the image, it is kept."""
+    size = (item.box[2] - item.box[0], item.box[3] - item.box[1])
+    return wardrobe.tile(item.product, item.colour, item.pattern, size, item.rotation, item.style)
 
 
 def draw(picture: Scene) -> Image.Image:

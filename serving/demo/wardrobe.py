@@ -1,8 +1,8 @@
 """Draws one catalogue product: a silhouette, filled with a colour and a pattern, on a transparent tile.
 
 Pure: the same arguments give the same pixels. It knows nothing of pictures, places or questions.
-Shapes are given in a unit square (x to the right, y down) and drawn at twice the size asked for, so that
-edges come out smooth when the tile is turned and reduced.
+Shapes are given in a unit square (x to the right, y down), turned point by point, drawn at twice the size asked for
+and reduced, so that edges come out smooth.
 """
 
 from __future__ import annotations
@@ -128,21 +128,34 @@ _OUTLINES: Final[dict[str, list[list[Point]]]] = {
 
 
 class _Pen:
-    """Draws unit-square shapes on a tile of `width` x `height` pixels."""
+    """Draws a turned product's shapes: from unit-square or upright pixel coordinates to the tile's."""
 
-    def __init__(self, canvas: Canvas, width: int, height: int) -> None:
-        self.canvas, self.width, self.height = canvas, width, height
+    def __init__(self, canvas: Canvas, tile: tuple[int, int], upright: tuple[float, float], rotation: float) -> None:
+        self.canvas = canvas
+        self.width, self.height = upright
+        self.middle = ((tile[0] - 1) / 2, (tile[1] - 1) / 2)
+        self.cos, self.sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
 
-    def _at(self, points: Sequence[Point]) -> list[Point]:
-        return [(x * (self.width - 1), y * (self.height - 1)) for x, y in points]
+    def at(self, x: float, y: float) -> Point:
+        """Turn a point, in pixels from the upright product's top left, about the middle."""
+        x, y = x - self.width / 2, y - self.height / 2
+        return self.middle[0] + x * self.cos + y * self.sin, self.middle[1] - x * self.sin + y * self.cos
+
+    def _points(self, points: Sequence[Point]) -> list[Point]:
+        return [self.at(x * self.width, y * self.height) for x, y in points]
 
     def fill(self, points: Sequence[Point], ink: Rgb | int) -> None:
-        self.canvas.polygon(self._at(points), fill=ink)
+        self.canvas.polygon(self._points(points), fill=ink)
 
     def line(self, points: Sequence[Point], ink: Rgb | int, weight: float = 0.014) -> None:
-        """Draw a line; `weight` is a share of the tile's shorter side."""
+        """Draw a line; `weight` is a share of the product's shorter side."""
         width = max(1, round(weight * min(self.width, self.height)))
-        self.canvas.line(self._at(points), fill=ink, width=width, joint="curve")
+        self.canvas.line(self._points(points), fill=ink, width=width, joint="curve")
+
+    def disc(self, centre: Point, radius: float, ink: Rgb) -> None:
+        """Draw a disc; centre and radius in pixels."""
+        x, y = self.at(*centre)
+        self.canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
 
 
 def _handle() -> list[Point]:
@@ -185,7 +198,7 @@ def _striped(pen: _Pen, ink: Rgb, unit: float, dice: random.Random) -> None:
         shift = (index + offset) * period
         x, y = middle[0] + across[0] * shift, middle[1] + across[1] * shift
         ends = [(x - along[0] * reach, y - along[1] * reach), (x + along[0] * reach, y + along[1] * reach)]
-        pen.canvas.line(ends, fill=ink, width=max(1, round(period * 0.45)))
+        pen.canvas.line([pen.at(*end) for end in ends], fill=ink, width=max(1, round(period * 0.45)))
 
 
 def _grid(pen: _Pen, pitch: float, dice: random.Random) -> list[Point]:
@@ -200,16 +213,11 @@ def _grid(pen: _Pen, pitch: float, dice: random.Random) -> list[Point]:
     ]
 
 
-def _disc(canvas: Canvas, centre: Point, radius: float, ink: Rgb) -> None:
-    x, y = centre
-    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
-
-
 def _dotted(pen: _Pen, ink: Rgb, unit: float, dice: random.Random) -> None:
     pitch = unit * dice.uniform(0.17, 0.24)
     radius = pitch * dice.uniform(0.23, 0.29)
     for centre in _grid(pen, pitch, dice):
-        _disc(pen.canvas, centre, radius, ink)
+        pen.disc(centre, radius, ink)
 
 
 def _floral(pen: _Pen, ink: Rgb, unit: float, dice: random.Random) -> None:
@@ -220,8 +228,8 @@ def _floral(pen: _Pen, ink: Rgb, unit: float, dice: random.Random) -> None:
         turn = dice.random() * _TURN
         for leaf in range(5):
             angle = turn + leaf * _TURN / 5
-            _disc(pen.canvas, (x + 1.35 * petal * math.cos(angle), y + 1.35 * petal * math.sin(angle)), petal, ink)
-        _disc(pen.canvas, (x, y), petal * 0.8, heart)
+            pen.disc((x + 1.35 * petal * math.cos(angle), y + 1.35 * petal * math.sin(angle)), petal, ink)
+        pen.disc((x, y), petal * 0.8, heart)
 
 
 _PATTERNS: Final[dict[str, Callable[[_Pen, Rgb, float, random.Random], None]]] = {
@@ -231,36 +239,46 @@ _PATTERNS: Final[dict[str, Callable[[_Pen, Rgb, float, random.Random], None]]] =
 }
 
 
-def tile(product: str, colour: str, pattern: str, size: tuple[int, int], style: int) -> Image.Image:
-    """Draw a product upright on a transparent RGBA tile of `SUPERSAMPLE * size` pixels.
+def extent(product: str, rotation: float) -> Point:
+    """Width and height around a turned product that is 1 high when upright; `rotation` in degrees."""
+    turn = math.radians(abs(rotation))
+    wide = ASPECTS[product]
+    return wide * math.cos(turn) + math.sin(turn), wide * math.sin(turn) + math.cos(turn)
+
+
+def tile(product: str, colour: str, pattern: str, size: tuple[int, int], rotation: float, style: int) -> Image.Image:
+    """Draw a product, turned counter-clockwise by `rotation` degrees, as an RGBA image of `size` that it just fits.
 
     `style` seeds what the names leave open: the exact shade, the pattern's ink, direction and pitch.
     """
     dice = random.Random(style)  # noqa: S311 - a drawing's variety, not a secret
-    width, height = (max(8, side * SUPERSAMPLE) for side in size)
+    big = (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
+    wide, high = extent(product, rotation)
+    tall = min(big[0] / wide, big[1] / high)
+    upright = (tall * ASPECTS[product], tall)
     shade = SHADES[colour]
     base = _blend(shade, dice.choice(((255, 255, 255), (0, 0, 0))), dice.uniform(0.0, 0.1))
     dark = _blend(base, (0, 0, 0), 0.32) if colour != "black" else (84, 84, 92)
     tone = _blend(base, (0, 0, 0), 0.5) if colour in {"yellow", "pink", "orange"} else _CREAM
     ink = dice.choice((_CREAM, tone))
 
-    cloth = Image.new("RGB", (width, height), base)
-    pen = _Pen(ImageDraw.Draw(cloth), width, height)
+    cloth = Image.new("RGB", big, base)
+    pen = _Pen(ImageDraw.Draw(cloth), big, upright, rotation)
     if pattern in _PATTERNS:
-        _PATTERNS[pattern](pen, ink, math.sqrt(width * height), dice)
+        _PATTERNS[pattern](pen, ink, math.sqrt(upright[0] * upright[1]), dice)
     _details(pen, product, dark, base)
 
-    mask = Image.new("L", (width, height), 0)
-    outline = _Pen(ImageDraw.Draw(mask), width, height)
+    mask = Image.new("L", big, 0)
+    outline = _Pen(ImageDraw.Draw(mask), big, upright, rotation)
     for shape in _OUTLINES[product]:
         outline.fill(shape, 255)
         pen.line([*shape, shape[0]], dark, 0.02)
     if product == "shoe":
         outline.fill([(0.02, 0.8), (0.98, 0.8), *_curve((0.98, 0.84), (0.99, 0.97), (0.93, 0.97)), (0.05, 0.97)], 255)
     if product == "bag":
-        strap = Image.new("L", (width, height), 0)
-        _Pen(ImageDraw.Draw(strap), width, height).line(_handle(), 255, 0.07)
+        strap = Image.new("L", big, 0)
+        _Pen(ImageDraw.Draw(strap), big, upright, rotation).line(_handle(), 255, 0.07)
         cloth.paste(dark, (0, 0), ImageChops.subtract(strap, mask))
         mask = ImageChops.lighter(mask, strap)
     cloth.putalpha(mask)
-    return cloth
+    return cloth.reduce(SUPERSAMPLE)

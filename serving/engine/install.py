@@ -1,12 +1,12 @@
 """Builds the engine's virtual environment: `python -m serving.engine.install --venv .venv-engine`.
 
-Standard library only, because it runs before anything is installed. Idempotent: a stamp in the environment holds a digest
-of everything that went in, and a run that finds the same digest returns at once. A run that fails leaves no stamp, and
-the next one starts from an empty environment (pip's cache keeps the downloads).
+Standard library only, because it runs before anything is installed. Idempotent: a stamp in the environment holds a
+digest of everything that went in, and a run that finds the same digest returns at once. A run that fails leaves no
+stamp, and the next one starts from an empty environment (pip's cache keeps the downloads).
 
 It refuses to install a GPU build of torch: see serving/engine/torch_build.py for the choice.
 
-Exit codes: 0 installed (or already so), 2 bad arguments, 69 a package could not be had, 70 a machine fault (Python, disk).
+Exit codes: 0 installed (or already so), 2 bad arguments, 69 a package could not be had, 70 no place for it here.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Progress:
 
 
 def digest(lock: bytes, hook: bytes, python: str) -> str:
-    """What the environment was built from: the lock, the hook, the torch version, the Python version."""
+    """Digest what the environment was built from: the lock, the hook, the torch version, the Python version."""
     parts = (lock, hook, torch_build.TORCH_VERSION.encode(), python.encode())
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
@@ -154,8 +154,8 @@ class Installer:
                 return
             refusals.append(f"{source.name} could not deliver torch {version}")
         raise InstallError(
-            f"no CPU build of torch {torch_build.TORCH_VERSION}: {'; '.join(refusals)}. Put its wheel into a folder and"
-            f" set PIP_FIND_LINKS to it, or name an index with --torch-index.\nThe end of {self.log}:\n{tail(self.log)}",
+            f"no CPU build of torch {torch_build.TORCH_VERSION}: {'; '.join(refusals)}. Put its wheel in a folder"
+            f" and set PIP_FIND_LINKS to it, or name an index with --torch-index.\nThe end of {self.log}:\n{tail(self.log)}",
             EX_UNAVAILABLE,
         )
 
@@ -209,9 +209,9 @@ def install(venv: Path, lock: Path, torch_index: str | None, progress: Progress)
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse arguments, install, and turn a fault into one message and an exit code."""
     parser = argparse.ArgumentParser(prog="python -m serving.engine.install", description=__doc__.partition("\n")[0])
-    parser.add_argument("--venv", type=Path, default=Path(".venv-engine"), help="the environment (default: %(default)s)")
-    parser.add_argument("--lock", type=Path, default=LOCK, help="the lock file (default: %(default)s)")
-    parser.add_argument("--torch-index", metavar="URL", help="take torch from this index, whatever it labels its CPU build")
+    parser.add_argument("--venv", type=Path, default=Path(".venv-engine"), help="default: %(default)s")
+    parser.add_argument("--lock", type=Path, default=LOCK, help="default: %(default)s")
+    parser.add_argument("--torch-index", metavar="URL", help="index with a CPU build of torch, under any label")
     arguments = parser.parse_args(argv)
     try:
         install(arguments.venv, arguments.lock, arguments.torch_index, Progress())

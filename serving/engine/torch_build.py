@@ -35,7 +35,7 @@ class Source:
 
 
 def sources(torch_index: str | None = None) -> tuple[Source, ...]:
-    """The places to ask, in order: `torch_index` alone when it is given, else the machine's own index, then PyTorch's.
+    """List the places to ask: `torch_index` alone when it is given, else the machine's own index, then PyTorch's.
 
     The label `+cpu` is part of the request, so an index that has only the CUDA build answers "no such version" at once
     instead of sending 900 MB. An index that the user names may label its CPU build as it likes.
@@ -52,8 +52,8 @@ def sources(torch_index: str | None = None) -> tuple[Source, ...]:
 def gpu_reason(version: str, requires_dist: Sequence[str]) -> str | None:
     """Say why a torch wheel is a GPU build, or None when it is a CPU build.
 
-    A local label decides (`2.13.0+cpu`, `+cu130`, `+rocm7`); without one, any unconditional-for-this-use requirement
-    named like a GPU package does. Requirements of an extra do not count: nobody asks for the extra.
+    A local label decides (`2.13.0+cpu`, `+cu130`, `+rocm7`); without one, a requirement named like a GPU package
+    does. Requirements of an extra do not count: nobody asks for the extra.
     """
     label = version.partition("+")[2]
     if label:

@@ -1,13 +1,13 @@
 """Lets a torchvision wheel built for CUDA be imported beside a CPU build of torch. Inert where the wheels match.
 
-Why: PyPI's torchvision for Linux links the CUDA libraries, so its compiled extension cannot be loaded beside a CPU torch.
-torchvision tolerates that, except that it registers fake kernels for two operators which only the extension defines
-("operator torchvision::nms does not exist"). Qwen3-VL needs torchvision's Python transforms and neither operator, so
-*defining* the two, without kernels, is enough; calling one still fails, as it should.
+Why: PyPI's torchvision for Linux links the CUDA libraries, so its compiled extension cannot be loaded beside a CPU
+torch. torchvision tolerates that, except that it registers fake kernels for two operators which only the extension
+defines ("operator torchvision::nms does not exist"). Qwen3-VL needs torchvision's Python transforms and neither
+operator, so *defining* the two, without kernels, is enough; calling one still fails, as it should.
 
-How: `serving.engine.install` copies this file into the engine's site-packages and writes a `.pth` line that calls `arm()`
-when an interpreter starts, which reaches every process that vLLM spawns. `arm()` costs microseconds: torch is imported
-only when torchvision is, and nothing is defined when the extension loads.
+How: `serving.engine.install` copies this file into the engine's site-packages and writes a `.pth` line that calls
+`arm()` when an interpreter starts, which reaches every process that vLLM spawns. `arm()` costs microseconds: torch is
+imported only when torchvision is, and nothing is defined when the extension loads.
 
 Standard library only, and no import that an interpreter has not made anyway at its start.
 """
@@ -72,9 +72,7 @@ class _Finder:
     """Answers for the top-level name `torchvision` only, and only when it is an ordinary package on sys.path."""
 
     @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return torchvision's spec with the loader above; None leaves everything else to the other finders."""
         if name != "torchvision":
             return None

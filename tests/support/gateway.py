@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from gateway.app import create_app
+from gateway.images.addresses import is_public
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ async def running(tmp_path: Path, engines: list[str], **settings: Any) -> AsyncI
         settings["keys_file"] = write_keys(
             tmp_path / "keys.json", key_record(KEY, "one"), key_record(OTHER_KEY, "two")
         )
-    app = create_app(Settings(engines=tuple(engines), **settings))
+    policy = settings.pop("image_address_allowed", is_public)
+    app = create_app(Settings(engines=tuple(engines), **settings), image_address_allowed=policy)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(

@@ -1,0 +1,153 @@
+"""The gateway as a process: start, faults at start, several workers, metrics, logs, the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from aiohttp import web
+
+from tests.support.engine import DONE, chunk
+from tests.support.gateway import KEY, key_record, write_keys
+from tests.support.pictures import data_url, png, question
+
+CHAT = "/v1/chat/completions"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """`python -m gateway serve` with its log kept."""
+
+    def __init__(self, tmp_path, engine_url, **settings):
+        self.port, self.metrics_port = free_port(), free_port()
+        self.log = tmp_path / "gateway.log"
+        keys = write_keys(tmp_path / "keys.json", key_record(KEY, "one"))
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        environ |= {
+            "GATEWAY_PORT": str(self.port),
+            "GATEWAY_METRICS_PORT": str(self.metrics_port),
+            "GATEWAY_ENGINES": engine_url,
+            "GATEWAY_KEYS_FILE": str(keys),
+        }
+        environ |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve"], env=environ, stdout=log, stderr=log
+            )
+        self.http = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}", headers={"authorization": f"Bearer {KEY}"}, timeout=10
+        )
+
+    async def __aenter__(self):
+        async with asyncio.timeout(30):
+            while True:
+                assert self.process.poll() is None, self.log.read_text()
+                try:
+                    await self.http.get("/healthz")
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+                else:
+                    return self
+
+    async def __aexit__(self, *_):
+        await self.http.aclose()
+        if self.process.poll() is None:
+            self.process.terminate()
+        await asyncio.to_thread(self.process.wait, 20)
+
+    async def metrics(self):
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_it_serves_counts_and_stops(tmp_path, engine, workers):
+    async with Process(tmp_path, engine.url, workers=workers) as gateway:
+        for i in range(6):
+            assert (await gateway.http.post(CHAT, json=question(data_url(png()), str(i)))).status_code == 200
+        line = 'gateway_requests_total{cache="miss",operation="/v1/chat/completions",status="200"} 6.0'
+        assert line in await gateway.metrics()
+        assert (await gateway.http.get("/metrics")).status_code == 404
+    assert gateway.process.returncode == 0
+
+
+async def test_logs_are_json_and_hold_no_secret(tmp_path, engine):
+    async with Process(tmp_path, engine.url) as gateway:
+        response = await gateway.http.post(
+            CHAT, json=question(data_url(png()), "a private question"), headers={"x-request-id": "mine-1"}
+        )
+        await gateway.http.post(CHAT, json=question(data_url(png())), headers={"authorization": "Bearer sk-guess"})
+    text = gateway.log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    access = [line for line in lines if line.get("logger") == "gateway.access"]
+    assert access[0]["request_id"] == response.headers["x-request-id"]
+    assert access[0]["client_request_id"] == "mine-1"
+    assert (access[0]["tenant"], access[0]["key_id"], access[0]["status"]) == ("one", "k_one", 200)
+    assert (access[1]["tenant"], access[1]["status"]) == (None, 401)
+    for secret in (KEY, "sk-guess", "a private question", "base64"):
+        assert secret not in text
+
+
+async def test_a_stream_in_flight_survives_sigterm(tmp_path, engine):
+    asked_to_stop = asyncio.Event()
+
+    async def script(request, _):
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(chunk("first"))
+        await asked_to_stop.wait()
+        await response.write(chunk("second") + DONE)
+        return response
+
+    engine.script = script
+    async with Process(tmp_path, engine.url) as gateway:
+        async with gateway.http.stream("POST", CHAT, json=question(data_url(png()), stream=True)) as response:
+            body = b""
+            async for piece in response.aiter_bytes():
+                body += piece
+                if not asked_to_stop.is_set():
+                    gateway.process.send_signal(signal.SIGTERM)
+                    asked_to_stop.set()
+        assert body.endswith(DONE)
+        assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+
+
+class TestFaultsAtStart:
+    @pytest.mark.parametrize("taken", ["port", "metrics_port"])
+    async def test_a_port_in_use_ends_it_at_once(self, tmp_path, taken):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            gateway = Process(tmp_path, "http://127.0.0.1:9", **{taken: other.getsockname()[1]})
+            assert await asyncio.to_thread(gateway.process.wait, 20) == 3
+            await gateway.http.aclose()
+        assert "address already in use" in gateway.log.read_text().lower()
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "message"),
+        [("keys_file", "/nowhere/keys.json", "keys create"), ("cache_ttl_s", "soon", "GATEWAY_CACHE_TTL_S")],
+    )
+    async def test_a_bad_configuration_is_exit_78_and_one_line(self, tmp_path, setting, value, message):
+        gateway = Process(tmp_path, "http://127.0.0.1:9", **{setting: value})
+        assert await asyncio.to_thread(gateway.process.wait, 20) == 78
+        await gateway.http.aclose()
+        assert message in gateway.log.read_text()
+        assert "Traceback" not in gateway.log.read_text()
+
+
+def test_the_command_line_explains_itself():
+    run = subprocess.run([sys.executable, "-m", "gateway", "--help"], capture_output=True, text=True, check=True)
+    for command in ("serve", "keys", "settings"):
+        assert command in run.stdout
