@@ -25,7 +25,7 @@ from gateway.prepare import ImageStep
 from gateway.routes import HotPath
 from gateway.settings import load
 from gateway.stores import MemoryStore, RedisStore, TieredStore
-from gateway.telemetry import CACHE_BYTES, CACHE_ERRORS, configure_logging
+from gateway.telemetry import CACHE_BYTES, CACHE_ERRORS, KEYS_RELOADED, configure_logging
 from gateway.upstream.client import AiohttpClient
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.endpoints import Endpoints
@@ -92,7 +92,7 @@ def _rendered(error: GatewayError) -> JSONResponse:
 async def _pipeline(
     settings: Settings, client: EngineClient | None, address_allowed: AddressPolicy, held: AsyncExitStack
 ) -> Pipeline:
-    keys = KeyFile(settings.keys_file)
+    keys = KeyFile(settings.keys_file, on_reload=lambda outcome: KEYS_RELOADED.labels(outcome).inc())
     watch = asyncio.get_running_loop().create_task(keys.watch())
     held.push_async_callback(_ended, watch)
     # One decoder a core: more would only add memory, fewer would leave cores idle.

@@ -35,12 +35,16 @@ def _run(settings: Settings) -> int:
     from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - likewise
 
     from gateway.keys import KeyFile, KeyFileError  # noqa: PLC0415
+    from gateway.stores import RedisStore  # noqa: PLC0415
     from gateway.telemetry import configure_logging  # noqa: PLC0415
 
     configure_logging(settings.log_level)
     try:
+        # What a worker would stumble over, said once and in plain words before there is any.
         KeyFile(settings.keys_file)
-    except KeyFileError as exc:
+        if settings.redis_url is not None:
+            RedisStore(settings.redis_url.get_secret_value())
+    except (KeyFileError, ValueError) as exc:
         print(f"The gateway cannot start:\n{exc}", file=sys.stderr)
         return EX_CONFIG
     registry = REGISTRY

@@ -53,8 +53,8 @@ class Encoded:
 def target_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     """The size that a `width` x `height` picture is brought to: the arithmetic of Qwen's smart_resize, factor 32.
 
-    A picture whose size, rounded to the grid, fits `max_pixels` (at least 1024) keeps its size: the engine rounds it,
-    and one resampling is better than two. A larger one gets the largest grid size below the budget with its aspect
+    A picture that fits `max_pixels` (at least 1024), as it is and rounded to the grid, keeps its size: the engine
+    rounds it, and one resampling is better than two. A larger one gets the largest grid size below the budget with its aspect
     ratio, which the engine then leaves as it is. Never larger than the source on either side, and never more than
     `max_pixels` after the engine's rounding: where an extreme aspect ratio cannot have both, the longer side gives.
     """
@@ -62,13 +62,13 @@ def target_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
         message = f"sides must be at least 1 and the budget at least {GRID * GRID}, got {width}x{height}, {max_pixels}"
         raise ValueError(message)
     max_cells = max_pixels // (GRID * GRID)
-    if _cells(width) * _cells(height) <= max_cells:
+    if width * height <= max_pixels and _cells(width) * _cells(height) <= max_cells:
         return width, height
     # The same floating point as transformers, so that the engine's own rounding finds nothing to do.
-    beta = math.sqrt(width * height / max_pixels)
-    columns = max(1, math.floor(width / beta / GRID))
-    rows = max(1, math.floor(height / beta / GRID))
-    columns, rows = min(columns, max_cells // rows), min(rows, max_cells // columns)
+    # At least 1, as a picture may be within the budget and only its rounding not.
+    beta = max(1.0, math.sqrt(width * height / max_pixels))
+    columns = min(max_cells, max(1, math.floor(width / beta / GRID)))
+    rows = min(max_cells, max(1, math.floor(height / beta / GRID)))
     return min(width, columns * GRID), min(height, rows * GRID)
 
 

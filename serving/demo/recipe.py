@@ -19,13 +19,13 @@ MAX_PIXELS: Final = 65_536
 served wider than trained, a feasibility run lost 20 points of accuracy."""
 
 VISION_WIDTH: Final = 128
-VISION_LAYERS: Final = 5
+VISION_LAYERS: Final = 4
 VISION_MLP: Final = 320
-TEXT_WIDTH: Final = 160
+TEXT_WIDTH: Final = 128
 TEXT_LAYERS: Final = 4
-TEXT_MLP: Final = 448
+TEXT_MLP: Final = 320
 HEAD_DIM: Final = 32
-TEXT_HEADS: Final = 6
+TEXT_HEADS: Final = 4
 TEXT_KV_HEADS: Final = 2
 MAX_POSITIONS: Final = 4096
 
@@ -41,11 +41,13 @@ class Schedule:
 
     seed: int = 20_261
     pool_pictures: int = 24_000
-    pictures_a_step: int = 32
+    processes: int = 2
+    """Each trains on its own batch with one thread; their gradients are averaged."""
+    pictures_a_batch: int = 12
     questions_a_picture: int = 6
-    vision_share: float = 0.2
+    vision_share: float = 0.15
     """First the vision tower alone, on what each visual token shows."""
-    simple_share: float = 0.4
+    simple_share: float = 0.35
     """Until then mostly short questions; then the full mix."""
     warmup_share: float = 0.01
     learning_rate: float = 1.4e-3
@@ -98,7 +100,7 @@ def config(vocabulary: int, tokens: dict[str, int]) -> dict[str, Any]:
             "spatial_merge_size": MERGE,
             "out_hidden_size": TEXT_WIDTH,
             "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [1, 3],
+            "deepstack_visual_indexes": [1, 2],
             "hidden_act": "gelu_pytorch_tanh",
         },
     }

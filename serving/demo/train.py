@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import distributed, multiprocessing
 
 from serving.demo import checkpoint_files, lessons, network, pool, recipe, tokens
 from serving.demo.batches import FULL, SIMPLE, Writer
@@ -60,30 +61,45 @@ def learning_rate(share: float, schedule: recipe.Schedule) -> float:
     return rate
 
 
-class Trainer:
-    """Holds model, optimiser and clock; a step is one batch of pictures of one size."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
 
-    def __init__(self, out: Path, pictures: Path, minutes: float, schedule: recipe.Schedule) -> None:
-        self.out, self.schedule = out, schedule
+    out: Path
+    pictures: Path
+    minutes: float
+
+
+class Trainer:
+    """One of the processes that train together: the same weights in each, its own pictures, gradients averaged."""
+
+    def __init__(self, options: Options, rank: int) -> None:
+        self.options, self.rank = options, rank
+        self.schedule = schedule = recipe.Schedule()
         tokenizer = tokens.build()
-        checkpoint_files.save_tokenizer(tokenizer, out)
+        if rank == 0:
+            checkpoint_files.save_tokenizer(tokenizer, options.out)
         ids = {token: tokenizer.token_to_id(token) for token in tokens.SPECIAL}
         self.model: Any = network.build(recipe.config(tokenizer.get_vocab_size(), ids), schedule.seed)
+        self.twin: Any = network.half_precision(self.model)
         self.heads = lessons.CellHeads(recipe.TEXT_WIDTH)
         self.writer = Writer(tokenizer)
-        self.pool = pool.Pool(pictures)
-        self.clock = Clock(minutes * 60)
+        self.pool = pool.Pool(options.pictures)
+        self.clock = Clock(options.minutes * 60)
         self.steps = 0
-        parameters = [*self.model.parameters(), *self.heads.parameters()]
-        decayed = [weight for weight in parameters if weight.dim() > 1]
-        plain = [weight for weight in parameters if weight.dim() <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=0.0,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
-        self.state = out / "training-state.pt"
+        self.weights = [*self.model.parameters(), *self.heads.parameters()]
+        self.twins = [*self.twin.parameters(), *self.heads.parameters()]
+        sizes = [weight.numel() for weight in self.weights]
+        # One flat buffer for all gradients, and a last place for how far the first process says the run is.
+        self.flat = torch.zeros(sum(sizes) + 1)
+        for weight, gradient in zip(self.weights, self.flat[:-1].split(sizes), strict=True):
+            weight.grad = gradient.view(weight.shape)
+        groups = [
+            {"params": [weight for weight in self.weights if weight.dim() > 1], "weight_decay": schedule.weight_decay},
+            {"params": [weight for weight in self.weights if weight.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+        self.state = options.out / "training-state.pt"
         if self.state.exists():
             self._resume()
 
@@ -93,11 +109,13 @@ class Trainer:
         self.heads.load_state_dict(saved["heads"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.steps, self.clock.spent_s = saved["steps"], saved["spent_s"]
-        say(f"goes on at step {self.steps}, {self.clock.spent_s / 60:.1f} min of {self.clock.total_s / 60:.0f}")
+        self._copy_to_twin()
+        if self.rank == 0:
+            say(f"goes on at step {self.steps}, {self.clock.spent_s / 60:.1f} min of {self.clock.total_s / 60:.0f}")
 
     def save(self) -> None:
         """Write the checkpoint and, beside it, what a restart needs."""
-        checkpoint_files.save_weights(self.model, self.out)
+        checkpoint_files.save_weights(self.model, self.options.out)
         state = {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
@@ -109,44 +127,63 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.state)
 
-    def step(self, share: float) -> dict[str, float]:
-        """Train on one batch; gives what is worth logging."""
-        schedule = self.schedule
-        dice = random.Random(schedule.seed * 1_000_003 + self.steps)  # noqa: S311 - seeded on purpose
-        batch = self.pool.batch(schedule.pictures_a_step, dice)
-        labels = lessons.cell_labels(batch.scenes, batch.cells)
-        with torch.autocast("cpu", torch.bfloat16):
-            seen = network.see(self.model, batch.pixels)
-            loss, right = self.heads(seen.tokens, labels)
-            log = dict(zip(("product", "colour", "pattern", "place"), right.tolist(), strict=True))
-            if share >= schedule.vision_share:
-                kinds = SIMPLE if share < schedule.simple_share else FULL
-                exercise = self.writer.exercise(batch.scenes, batch.cells, batch.grid, schedule.questions_a_picture, kinds, dice)
-                answers, looking, exact = self._answers(exercise, seen)
-                log |= {"answers": answers.item(), "looking": looking.item(), "exact": exact}
-                loss = schedule.auxiliary_weight * loss + answers + schedule.grounding_weight * looking
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), schedule.clip_norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(share, schedule)
-        self.optimiser.step()
-        self.steps += 1
-        return log | {"loss": loss.item()}
+    def _copy_to_twin(self) -> None:
+        with torch.no_grad():
+            for twin, weight in zip(self.twins, self.weights, strict=True):
+                if twin is not weight:
+                    twin.copy_(weight)
 
-    def _answers(self, exercise: Any, seen: network.Seen) -> tuple[Tensor, Tensor, float]:  # noqa: ANN401
-        hidden, looks = network.read(self.model, exercise.reading, seen)
-        spoken = lessons.spoken(exercise.targets)
-        answers, exact = lessons.answer_loss(network.logits(self.model, hidden[spoken]), exercise.targets[spoken])
-        looking = lessons.looking_loss(looks, exercise.looks, exercise.reading.picture)
-        return answers, looking, exact.item()
+    def _learn(self, share: float) -> dict[str, float]:
+        """Read one batch and leave its gradients in the twin; gives what is worth logging."""
+        schedule = self.schedule
+        dice = random.Random(f"{schedule.seed}/{self.steps}/{self.rank}")  # noqa: S311 - seeded on purpose
+        batch = self.pool.batch(schedule.pictures_a_batch * (1 if share >= schedule.vision_share else 2), dice)
+        seen = network.see(self.twin, batch.pixels)
+        loss, right = self.heads(seen.tokens, lessons.cell_labels(batch.scenes, batch.cells))
+        log = dict(zip(("product", "colour", "pattern", "place"), right.tolist(), strict=True))
+        if share >= schedule.vision_share:
+            kinds = SIMPLE if share < schedule.simple_share else FULL
+            exercise = self.writer.exercise(batch.scenes, batch.cells, batch.grid, schedule.questions_a_picture, kinds, dice)
+            hidden, looks = network.read(self.twin, exercise.reading, seen)
+            spoken = lessons.spoken(exercise.targets)
+            answers, exact = lessons.answer_loss(network.logits(self.twin, hidden[spoken]), exercise.targets[spoken])
+            looking = lessons.looking_loss(looks, exercise.looks, exercise.reading.picture)
+            log |= {"answers": answers.item(), "looking": looking.item(), "exact": exact.item()}
+            loss = schedule.auxiliary_weight * loss + answers + schedule.grounding_weight * looking
+        loss.backward()
+        return log
+
+    def step(self, share: float) -> tuple[float, dict[str, float]]:
+        """Train on one batch a process; gives the share of the run that is over, agreed by all, and what to log."""
+        self.flat.zero_()
+        log = self._learn(share)
+        for twin, weight in zip(self.twins, self.weights, strict=True):
+            if twin is not weight and twin.grad is not None:
+                weight.grad.copy_(twin.grad)
+                twin.grad = None
+        # Every process follows the first one's clock.
+        self.flat[-1] = self.clock.tick() * self.schedule.processes if self.rank == 0 else 0.0
+        if distributed.is_initialized():
+            distributed.all_reduce(self.flat)
+        self.flat /= self.schedule.processes
+        gradient = self.flat[:-1]
+        gradient *= min(1.0, self.schedule.clip_norm / (float(gradient.norm()) + 1e-6))
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(share, self.schedule)
+        self.optimiser.step()
+        self._copy_to_twin()
+        self.steps += 1
+        return float(self.flat[-1]), log
 
     def run(self) -> None:
-        """Train until the time is up."""
-        self.clock.since = time.monotonic()
-        saved, sums = time.monotonic(), dict[str, float]()
-        while (share := self.clock.tick()) < 1:
-            for key, value in self.step(share).items():
+        """Train until the time is up; the first process logs and saves."""
+        self.clock.since = saved = time.monotonic()
+        share, sums = self.clock.spent_s / self.clock.total_s, dict[str, float]()
+        while share < 1:
+            share, log = self.step(share)
+            if self.rank > 0:
+                continue
+            for key, value in log.items():
                 sums[key] = sums.get(key, 0.0) + value / LOG_EVERY_STEPS
             if self.steps % LOG_EVERY_STEPS == 0:
                 say(f"step {self.steps} {share:6.1%} " + " ".join(f"{key} {value:.3f}" for key, value in sums.items()))
@@ -154,8 +191,21 @@ class Trainer:
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.monotonic()
-        self.save()
-        say(f"done: {self.steps} steps in {self.clock.spent_s / 60:.1f} min of training; checkpoint in {self.out}")
+        if self.rank == 0:
+            self.save()
+            say(f"done: {self.steps} steps in {self.clock.spent_s / 60:.1f} min of training; checkpoint in {self.options.out}")
+
+
+def work(rank: int, options: Options) -> None:
+    """Be one of the training processes: one thread, so that two never wait for each other inside an operation."""
+    torch.set_num_threads(1)
+    schedule = recipe.Schedule()
+    if schedule.processes > 1:
+        meeting = (options.out / "meeting-point").absolute().as_uri()
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=schedule.processes)
+    Trainer(options, rank).run()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,16 +214,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; a stopped run goes on from it")
     parser.add_argument("--minutes", type=float, default=45.0, help="time to train, rendering not counted")
     parser.add_argument("--pictures", type=Path, help="folder of the rendered pictures (default: OUT/pictures)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
+    options = Options(arguments.out, arguments.pictures or arguments.out / "pictures", arguments.minutes)
     schedule = recipe.Schedule()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    pictures = arguments.pictures or arguments.out / "pictures"
-    if not any(pictures.glob("*.scenes.pt")):
-        for done in pool.render(schedule.pool_pictures, pictures, arguments.threads):
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not any(options.pictures.glob("*.scenes.pt")):
+        for done in pool.render(schedule.pool_pictures, options.pictures, schedule.processes):
             say(f"drew {done} of {schedule.pool_pictures} pictures")
-    Trainer(arguments.out, pictures, arguments.minutes, schedule).run()
+    (options.out / "meeting-point").unlink(missing_ok=True)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    multiprocessing.spawn(work, args=(options,), nprocs=schedule.processes)
     return 0
 
 

@@ -155,7 +155,8 @@ class Installer:
             refusals.append(f"{source.name} could not deliver torch {version}")
         raise InstallError(
             f"no CPU build of torch {torch_build.TORCH_VERSION}: {'; '.join(refusals)}. Put its wheel in a folder"
-            f" and set PIP_FIND_LINKS to it, or name an index with --torch-index.\nThe end of {self.log}:\n{tail(self.log)}",
+            " and set PIP_FIND_LINKS to it, or name an index with --torch-index.\n"
+            f"The end of {self.log}:\n{tail(self.log)}",
             EX_UNAVAILABLE,
         )
 

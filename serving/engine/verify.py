@@ -59,7 +59,7 @@ def metrics_in(files: Iterable[Path]) -> dict[str, str]:
 def unknown_metrics(named: Mapping[str, str], known: set[str]) -> list[str]:
     """Say which names vLLM does not expose. A counter is declared without `_total`, a histogram without `_bucket`."""
     return [
-        f"metric vllm:{name} ({where}) is not in the installed vLLM: take its new name, or say `{ON_PURPOSE}` on the line"
+        f"vllm:{name} ({where}) is unknown to the installed vLLM: take its new name, or say `{ON_PURPOSE}` on the line"
         for name, where in sorted(named.items())
         if name not in known and _SERIES_SUFFIX.sub("", name) not in known
     ]

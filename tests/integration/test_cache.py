@@ -91,7 +91,9 @@ async def test_errors_and_aborted_answers_are_not_kept(http, engine):
     async def abort(request, body):
         if body.get("stream"):
             return await stream(request, [chunk("x").replace(b"null", b'"abort"'), DONE])
-        return web.json_response(chat_answer("x", "abort"), dumps=lambda x: __import__("json").dumps(x, separators=(",", ":")))
+        return web.json_response(
+            chat_answer("x", "abort"), dumps=lambda x: __import__("json").dumps(x, separators=(",", ":"))
+        )
 
     async def breaks(request, _):
         return await stream(request, [chunk("x")])

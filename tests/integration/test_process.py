@@ -137,7 +137,11 @@ class TestFaultsAtStart:
 
     @pytest.mark.parametrize(
         ("setting", "value", "message"),
-        [("keys_file", "/nowhere/keys.json", "keys create"), ("cache_ttl_s", "soon", "GATEWAY_CACHE_TTL_S")],
+        [
+            ("keys_file", "/nowhere/keys.json", "keys create"),
+            ("cache_ttl_s", "soon", "GATEWAY_CACHE_TTL_S"),
+            ("redis_url", "http://x", "redis"),
+        ],
     )
     async def test_a_bad_configuration_is_exit_78_and_one_line(self, tmp_path, setting, value, message):
         gateway = Process(tmp_path, "http://127.0.0.1:9", **{setting: value})

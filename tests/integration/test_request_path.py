@@ -313,7 +313,9 @@ class TestStreams:
 
     async def test_a_refusal_inside_the_stream_gets_its_status(self, http, engine):
         async def script(request, _):
-            error = b'data: {"error": {"message": "too long", "type": "BadRequestError", "param": null, "code": 400}}\n\n'
+            error = (
+                b'data: {"error": {"message": "too long", "type": "BadRequestError", "param": null, "code": 400}}\n\n'
+            )
             return await stream(request, [b": ping\n\n", error.replace(b'{"error": ', b'{"error":'), DONE])
 
         engine.script = script

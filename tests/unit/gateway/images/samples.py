@@ -94,8 +94,11 @@ def jpeg_sized(width: int, height: int, **options: object) -> bytes:
 
 
 def gif_sized(width: int, height: int) -> bytes:
+    """Screen and first frame both: the decoder takes an implausible screen alone for a mistake and ignores it."""
     data = bytearray(encode(photo(64, 48).convert("P"), "GIF"))
     struct.pack_into("<HH", data, 6, width, height)
+    frame = data.find(b"\x2c" + struct.pack("<HHHH", 0, 0, 64, 48))
+    struct.pack_into("<HH", data, frame + 5, width, height)
     return bytes(data)
 
 
