@@ -1,4 +1,4 @@
-"""Becomes another program that dies with the demo: `python -m serving.demo.launch_child PARENT_PID COMMAND [ARG…]`.
+"""Becomes another program that dies with the demo: `python -m serving.demo.launch_child PARENT COMMAND [ARG…]`.
 
 A launcher that is killed with SIGKILL cannot stop anything any more, so the kernel does it: it sends this process, which
 is the started program from `exec` on, a SIGTERM when the parent is gone (prctl(2), PR_SET_PDEATHSIG). Linux only.
@@ -16,7 +16,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def prctl(option: int, argument: int) -> None:
-    """Call prctl(2); raises OSError."""
+    """Set a property of this process; raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, argument, 0, 0, 0):
         code = ctypes.get_errno()

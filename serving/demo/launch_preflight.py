@@ -1,4 +1,4 @@
-"""What must be true before the demo starts: free ports and enough memory. One clear line with the next step per fault."""
+"""What must be true before the demo starts: free ports, enough memory. Each fault is one line with the next step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from serving.engine import preflight
 
@@ -38,7 +38,7 @@ def busy(port: int) -> bool:
 
 
 def owner(port: int) -> str | None:
-    """Describe the process that listens on a port, when the system lets us see it: `python3 -m http.server (pid 42)`."""
+    """Describe who listens on a port, when the system lets us see it: `python3 -m http.server (pid 42)`."""
     for connection in psutil.net_connections(kind="tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
             try:
@@ -81,14 +81,14 @@ def memory_faults(available: int, needed: int = NEEDED_BYTES) -> list[str]:
     """Say that memory is short, with both figures."""
     if available >= needed:
         return []
-    return [
-        f"the demo needs {needed / GIB:.1f} GiB of free memory and {available / GIB:.1f} GiB is available:"
-        " close other programs or raise the container's memory limit"
-    ]
+    figures = f"the demo needs {needed / GIB:.1f} GiB of free memory and {available / GIB:.1f} GiB is available"
+    return [f"{figures}: close other programs or raise the container's memory limit"]
 
 
 def faults(ports: Ports, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> list[str]:
     """Check the machine; one line for each fault."""
-    limits = {name: (cgroup / name).read_text() for name in ("memory.max", "memory.current") if (cgroup / name).is_file()}
+    limits = {
+        name: (cgroup / name).read_text() for name in ("memory.max", "memory.current") if (cgroup / name).is_file()
+    }
     available = available_bytes((proc / "meminfo").read_text(), limits)
     return [*port_faults(ports), *memory_faults(available), *preflight.faults(proc / "cpuinfo")]

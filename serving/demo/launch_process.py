@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from serving.demo import launch_child
 
@@ -26,7 +26,7 @@ TICK_S = 0.05
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of its descendants' orphans, so that it can reap them in a container without init."""
+    """Become the parent of orphaned descendants, to reap them even in a container that has no init."""
     launch_child.prctl(launch_child.PR_SET_CHILD_SUBREAPER, 1)
 
 

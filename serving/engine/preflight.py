@@ -1,4 +1,4 @@
-"""What the CPU engine needs of a machine besides Python packages: checked before the start, one clear line for each fault.
+"""What the CPU engine needs of a machine besides Python packages: checked before the start, one line for each fault.
 
 vLLM itself fails over these with an ImportError deep in a worker's log. Standard library only.
 """

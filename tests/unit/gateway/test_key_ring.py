@@ -157,7 +157,7 @@ class TestReading:
             ({"name": "\ud800"}, "key k_1: name must be"),
             ({"name": "x" * 129}, "key k_1: name must be"),
             ({"name": 1}, "key k_1: name must be"),
-            ({"id": "sk-oops"}, "key #1: id must be k_ and"),
+            ({"id": "sk-oops"}, "key #1: id must be up to 64"),
             ({"id": None}, "key #1: id is missing"),
         ],
     )

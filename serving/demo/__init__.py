@@ -1,0 +1,1 @@
+"""The demo: a toy shop catalogue, the tiny checkpoint that reads it, and the launcher of `make demo`."""
