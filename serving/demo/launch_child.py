@@ -1,6 +1,6 @@
 """Becomes another program that dies with the demo: `python -m serving.demo.launch_child PARENT COMMAND [ARG…]`.
 
-A launcher that is killed with SIGKILL cannot stop anything any more, so the kernel does it: it sends this process, which
+A launcher killed with SIGKILL cannot stop anything any more, so the kernel does it: it sends this process, which
 is the started program from `exec` on, a SIGTERM when the parent is gone (prctl(2), PR_SET_PDEATHSIG). Linux only.
 """
 

@@ -14,7 +14,7 @@ from serving.engine import preflight
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from serving.demo.launch import Ports
+    from serving.demo.launch_plan import Ports
 
 GIB = 2**30
 NEEDED_BYTES = int(3.5 * GIB)

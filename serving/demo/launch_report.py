@@ -55,16 +55,15 @@ class Report:
     def answered(self, number: int, result: Answered) -> None:
         """Print picture, question, answer and latency."""
         task, question = result.drawn.task, result.drawn.question
-        how = "streamed" if result.first_token_s is not None else "plain"
+        how = "streamed" if task.streamed else "plain"
         latency = f"{result.total_s * 1000:.0f} ms"
         if result.first_token_s is not None:
             latency = f"first token after {result.first_token_s * 1000:.0f} ms, all after {latency}"
         self.event(f"question {number} ({task.kind}, {task.language}, {how})")
         self.plain(f"    picture   {result.drawn.picture}")
         self.plain(f"    question  {question.text}")
-        self.console.print(
-            f"    answer    {result.answer}", style="green" if result.right else "bold red", markup=False
-        )
+        shown = result.answer.strip().replace("\n", " ") or "(empty)"
+        self.console.print(f"    answer    {shown}", style="green" if result.right else "bold red", markup=False)
         if not result.right:
             self.plain(f"    expected  {question.answer}")
         self.plain(f"    latency   {latency}")

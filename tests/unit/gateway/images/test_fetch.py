@@ -60,7 +60,9 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+async def serving(
+    address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
     server = Server(0)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -105,7 +107,9 @@ async def raw_server(conversation) -> AsyncIterator[int]:
 
 
 def fetcher(hosts=("*",), max_bytes=1 << 20, **more) -> ImageFetcher:
-    return ImageFetcher(hosts, max_bytes, **({"address_allowed": only_127_0_0_1, "resolver": Names(img_test=[["127.0.0.1"]])} | more))
+    return ImageFetcher(
+        hosts, max_bytes, **({"address_allowed": only_127_0_0_1, "resolver": Names(img_test=[["127.0.0.1"]])} | more)
+    )
 
 
 async def refusal(fetching: ImageFetcher, url: str) -> ImageRefused:
@@ -315,7 +319,9 @@ class TestHosts:
 
     async def test_a_host_that_is_not_listed_is_never_resolved(self):
         names = Names(evil_test=[["127.0.0.1"]])
-        refused = await refusal(fetcher(hosts=["img.test", "*.cdn.test"], resolver=names), "http://evil.test/?sig=s3cr3t")
+        refused = await refusal(
+            fetcher(hosts=["img.test", "*.cdn.test"], resolver=names), "http://evil.test/?sig=s3cr3t"
+        )
         assert refused.reason == "host_not_allowed"
         assert "evil.test" in str(refused)
         assert "s3cr3t" not in str(refused)
@@ -329,7 +335,14 @@ class TestHosts:
 
 class TestAddresses:
     @pytest.mark.parametrize(
-        "addresses", [["127.0.0.2"], ["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.1"], ["127.0.0.1", "fd00::1"], ["fe80::1%1"]]
+        "addresses",
+        [
+            ["127.0.0.2"],
+            ["127.0.0.1", "127.0.0.2"],
+            ["127.0.0.2", "127.0.0.1"],
+            ["127.0.0.1", "fd00::1"],
+            ["fe80::1%1"],
+        ],
     )
     async def test_one_private_address_refuses_the_name(self, server, addresses):
         refused = await refusal(fetcher(resolver=Names(img_test=[addresses])), server.url(host="img.test"))
@@ -385,7 +398,11 @@ class TestRedirects:
 
     async def test_a_hop_to_a_private_address_is_not_taken(self, server):
         async with serving("127.0.0.2", server.port) as private:
-            for location in (private.url(host="127.0.0.2"), private.url(host="inner.test"), f"//127.0.0.2:{server.port}/"):
+            for location in (
+                private.url(host="127.0.0.2"),
+                private.url(host="inner.test"),
+                f"//127.0.0.2:{server.port}/",
+            ):
                 server.answer = answering(302, Location=location)
                 names = Names(inner_test=[["127.0.0.2"]])
                 refused = await refusal(fetcher(resolver=names), server.url())
@@ -397,7 +414,10 @@ class TestRedirects:
         refused = await refusal(fetcher(hosts=["img.test"]), server.url(host="img.test"))
         assert refused.reason == "host_not_allowed"
 
-    @pytest.mark.parametrize("location", ["file:///etc/passwd", "http://u:p@127.0.0.1/", "http://2130706433/", "data:image/png;base64,AAAA", "//a\\b"])
+    @pytest.mark.parametrize(
+        "location",
+        ["file:///etc/passwd", "http://u:p@127.0.0.1/", "http://2130706433/", "data:image/png;base64,AAAA", "//a\\b"],
+    )
     async def test_a_hop_is_parsed_as_strictly(self, server, location):
         server.answer = answering(302, Location=location)
         assert (await refusal(fetcher(), server.url())).reason == "invalid_url"

@@ -37,7 +37,19 @@ def test_patterns_match_whole_names(pattern, allowed, refused):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", "https://example.com", "example.com/a", "a.*.com", "*example.com", "example.com:443", "a..b", ".a", "a b", "**"]
+    "pattern",
+    [
+        "",
+        "https://example.com",
+        "example.com/a",
+        "a.*.com",
+        "*example.com",
+        "example.com:443",
+        "a..b",
+        ".a",
+        "a b",
+        "**",
+    ],
 )
 def test_a_malformed_pattern_fails_at_start(pattern):
     with pytest.raises(ValueError, match="does not appear|is not a host name"):

@@ -199,7 +199,9 @@ def test_other_files_are_refused_by_name(kind):
     assert caught.value.reason == "unsupported_image"
 
 
-@pytest.mark.parametrize("brands", [b"avif\x00\x00\x00\x00", b"mif1\x00\x00\x00\x00avif", b"avis\x00\x00\x00\x00msf1miaf"])
+@pytest.mark.parametrize(
+    "brands", [b"avif\x00\x00\x00\x00", b"mif1\x00\x00\x00\x00avif", b"avis\x00\x00\x00\x00msf1miaf"]
+)
 def test_avif_is_known_by_any_of_its_brands(brands):
     box = struct.pack(">I", len(brands) + 8) + b"ftyp" + brands
     assert sniff(box + bytes(100)) is Format.AVIF

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.images import Encoded, target_size
@@ -48,9 +48,9 @@ def test_no_side_grows(width, height, max_pixels):
     assert 1 <= h <= height
 
 
-@given(sides, sides, budgets)
-def test_what_fits_is_left_alone(width, height, max_pixels):
-    assume(max(width * height, as_the_engine_rounds(width) * as_the_engine_rounds(height)) <= max_pixels)
+@given(sides, sides, st.integers(0, 100_000))
+def test_what_fits_is_left_alone(width, height, spare):
+    max_pixels = max(width * height, as_the_engine_rounds(width) * as_the_engine_rounds(height)) + spare
     assert target_size(width, height, max_pixels) == (width, height)
 
 
@@ -62,21 +62,21 @@ def test_a_second_time_changes_nothing(width, height, max_pixels):
 
 @given(sides, sides, budgets)
 def test_turning_the_picture_turns_the_size(width, height, max_pixels):
-    assume(max(width, height) <= 20 * min(width, height))
     assert target_size(height, width, max_pixels) == target_size(width, height, max_pixels)[::-1]
 
 
 @given(st.integers(32, 20_000), st.integers(32, 20_000), st.integers(64 * 1024, 1 << 24))
 def test_a_larger_picture_gets_the_size_qwen_would_choose(width, height, max_pixels):
     qwen_h, qwen_w = smart_resize(height, width, max_pixels)
-    assume((qwen_w, qwen_h) != (as_the_engine_rounds(width), as_the_engine_rounds(height)))
-    assume(qwen_w * qwen_h <= max_pixels)  # Qwen's own exceeds its budget for extreme ratios; ours does not
-    assert target_size(width, height, max_pixels) == (qwen_w, qwen_h)
+    shrunk = as_the_engine_rounds(width) * as_the_engine_rounds(height) > max_pixels
+    # Qwen's own exceeds its budget for extreme ratios, and enlarges a side when only the rounding is over; ours does not.
+    if shrunk and qwen_w * qwen_h <= max_pixels and width * height > max_pixels:
+        assert target_size(width, height, max_pixels) == (qwen_w, qwen_h)
 
 
-@given(st.integers(256, 20_000), st.integers(256, 20_000), st.integers(512 * 512, 1 << 24))
-def test_the_aspect_ratio_is_kept_to_the_grid(width, height, max_pixels):
-    assume(max(width, height) <= 4 * min(width, height))
+@given(st.integers(256, 5_000), st.floats(1, 4), st.integers(512 * 512, 1 << 24))
+def test_the_aspect_ratio_is_kept_to_the_grid(height, ratio, max_pixels):
+    width = int(height * ratio)
     w, h = target_size(width, height, max_pixels)
     assert abs(w / width - h / height) <= GRID / min(width, height) + GRID / max(width, height)
 

@@ -103,7 +103,9 @@ def test_any_text_is_a_target_or_a_refusal(text):
             assert str(target.request).isascii()
 
 
-@pytest.mark.parametrize("url", ["http://user:hunter2@example.com/?sig=s3cr3t", "ftp://example.com/?sig=s3cr3t", "http://a b/?sig=s3cr3t"])
+@pytest.mark.parametrize(
+    "url", ["http://user:hunter2@example.com/?sig=s3cr3t", "ftp://example.com/?sig=s3cr3t", "http://a b/?sig=s3cr3t"]
+)
 def test_a_refusal_never_repeats_the_url(url):
     with pytest.raises(ImageRefused) as caught:
         parse_url(url)
