@@ -6,6 +6,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from secrets import token_bytes
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -25,7 +26,7 @@ from gateway.prepare import ImageStep
 from gateway.routes import HotPath
 from gateway.settings import load
 from gateway.stores import MemoryStore, RedisStore, TieredStore
-from gateway.telemetry import CACHE_BYTES, CACHE_ERRORS, KEYS_RELOADED, configure_logging
+from gateway.telemetry import CACHE_BYTES, CACHE_ERRORS, KEYS_RELOADED, configure_logging, watch_loop_lag
 from gateway.upstream.client import AiohttpClient
 from gateway.upstream.dispatch import Upstream
 from gateway.upstream.endpoints import Endpoints
@@ -93,8 +94,8 @@ async def _pipeline(
     settings: Settings, client: EngineClient | None, address_allowed: AddressPolicy, held: AsyncExitStack
 ) -> Pipeline:
     keys = KeyFile(settings.keys_file, on_reload=lambda outcome: KEYS_RELOADED.labels(outcome).inc())
-    watch = asyncio.get_running_loop().create_task(keys.watch())
-    held.push_async_callback(_ended, watch)
+    for background in (keys.watch(), watch_loop_lag()):
+        held.push_async_callback(_ended, asyncio.get_running_loop().create_task(background))
     # One decoder a core: more would only add memory, fewer would leave cores idle.
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="images")
     held.callback(pool.shutdown, cancel_futures=True)
@@ -122,12 +123,19 @@ async def _pipeline(
         BodyReader(
             max_bytes=settings.max_body_bytes,
             timeout_s=settings.body_timeout_s,
-            max_pixels=settings.image_max_pixels,
-            low_pixels=settings.image_low_pixels,
+            budgets={
+                "low": min(settings.image_low_pixels, settings.image_max_pixels),
+                "auto": settings.image_max_pixels,
+                "high": settings.image_high_pixels or settings.image_max_pixels,
+            },
             max_images=settings.image_max_count,
         ),
         ImageStep(
-            fetcher, pool, max_bytes=settings.image_max_bytes, max_source_pixels=settings.image_max_source_pixels
+            fetcher,
+            pool,
+            max_bytes=settings.image_max_bytes,
+            max_source_pixels=settings.image_max_source_pixels,
+            secret=settings.tenant_secret.get_secret_value().encode() if settings.tenant_secret else token_bytes(),
         ),
         cache,
         Upstream(

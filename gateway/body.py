@@ -14,6 +14,9 @@ from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest
 from gateway.stages import Identified, ImagePart, Operation, Parsed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.keys import Key
     from gateway.stages import RawRequest
 
 SILENTLY_IGNORED = frozenset(
@@ -42,11 +45,11 @@ class ClientGone(Exception):
 class BodyReader:
     """Reads and checks the body of an identified caller's request."""
 
-    def __init__(self, *, max_bytes: int, timeout_s: float, max_pixels: int, low_pixels: int, max_images: int) -> None:
-        """`max_pixels` and `low_pixels` are the budgets of `detail` auto/high and low."""
+    def __init__(self, *, max_bytes: int, timeout_s: float, budgets: Mapping[str, int], max_images: int) -> None:
+        """`budgets` are the pixels a picture may keep, by `detail`: low, auto and high."""
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._budgets = {"auto": max_pixels, "high": max_pixels, "low": min(low_pixels, max_pixels)}
+        self._budgets = budgets
         self._max_images = max_images
 
     async def read(self, identified: Identified) -> Parsed:
@@ -64,7 +67,7 @@ class BodyReader:
         if raw.operation is Operation.PREDICT:
             body = chat_of_predict(body)
         check_fields(body)
-        images = self._images(body, predict=raw.operation is Operation.PREDICT)
+        images = self._images(body, identified.key, predict=raw.operation is Operation.PREDICT)
         stream = body.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise InvalidRequest("`stream` must be true or false.", param="stream")
@@ -107,10 +110,11 @@ class BodyReader:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_bytes} bytes: send smaller or fewer pictures.")
 
-    def _images(self, body: dict[str, Any], *, predict: bool) -> tuple[ImagePart, ...]:
+    def _images(self, body: dict[str, Any], key: Key, *, predict: bool) -> tuple[ImagePart, ...]:
         found = tuple(
-            ImagePart("image" if predict else param, holder, holder["url"], self._budget(holder, param))
-            for param, holder in image_holders(body)
+            ImagePart("image" if predict else f"{param}.image_url.url", part, part["image_url"]["url"], budget)
+            for param, part in image_parts(body)
+            for budget in (self._budget(part["image_url"], param, key),)
         )
         if len(found) > self._max_images:
             raise InvalidRequest(
@@ -118,12 +122,13 @@ class BodyReader:
             )
         return found
 
-    def _budget(self, holder: dict[str, Any], param: str) -> int:
+    def _budget(self, holder: dict[str, Any], param: str, key: Key) -> int:
         # vLLM ignores `detail`; here it chooses the pixel budget, so the engine need not see it.
         detail = holder.pop("detail", None) or "auto"
         if not isinstance(detail, str) or detail not in self._budgets:
-            raise InvalidRequest("`detail` must be low, auto or high.", param=param.removesuffix("url") + "detail")
-        return self._budgets[detail]
+            raise InvalidRequest("`detail` must be low, auto or high.", param=f"{param}.image_url.detail")
+        budget = self._budgets[detail]
+        return budget if key.max_image_pixels is None else min(budget, key.max_image_pixels)
 
 
 def chat_of_predict(body: dict[str, Any]) -> dict[str, Any]:
@@ -159,8 +164,8 @@ def check_fields(body: dict[str, Any]) -> None:
         body.pop(name, None)
 
 
-def image_holders(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Every picture's `{"url": …}` with its path in the request; a plain string URL is brought into that form.
+def image_parts(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Every picture's part with its path in the request; a plain string URL is brought into the form `{"url": …}`.
 
     Raises InvalidRequest for parts that are neither text nor a picture, by their path.
     """
@@ -180,7 +185,7 @@ def image_holders(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
                 raise InvalidRequest("A part must be an object.", param=param)
             kind = part.get("type")
             if kind == "image_url":
-                found.append((f"{param}.image_url.url", _holder(part, param)))
+                found.append((param, _image_part(part, param)))
             elif not isinstance(kind, str) or kind not in TEXT_PARTS:
                 raise InvalidRequest(
                     f"Parts of type {kind!r} are not supported: send text and image_url."
@@ -192,7 +197,7 @@ def image_holders(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _holder(part: dict[str, Any], param: str) -> dict[str, Any]:
+def _image_part(part: dict[str, Any], param: str) -> dict[str, Any]:
     # vLLM takes `uuid` as the name of a cached picture, whoever it belongs to: a client must never choose it.
     part.pop("uuid", None)
     holder = part.get("image_url")
@@ -200,6 +205,5 @@ def _holder(part: dict[str, Any], param: str) -> dict[str, Any]:
         holder = {"url": holder}
     if not isinstance(holder, dict) or not isinstance(holder.get("url"), str):
         raise InvalidRequest("`image_url` must be an object with a `url`.", param=f"{param}.image_url")
-    holder = {name: holder[name] for name in ("url", "detail") if name in holder}
-    part["image_url"] = holder
-    return holder
+    part["image_url"] = {name: holder[name] for name in ("url", "detail") if name in holder}
+    return part

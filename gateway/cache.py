@@ -50,10 +50,10 @@ def is_deterministic(body: dict[str, Any]) -> bool:
 def key_of(located: Located, revision: str) -> bytes:
     """The request's name: tenant, operation, weights' revision, every field, each picture by content and pixel budget.
 
-    Two URLs of one picture give one name. Rewrites the pictures' holders, whose `url` is no longer needed from here on.
+    Two URLs of one picture give one name. Rewrites the pictures' `image_url`, which nobody needs from here on.
     """
     for picture in located.pictures:
-        picture.part.holder["url"] = f"{picture.digest.hex()}@{picture.part.max_pixels}"
+        picture.part.slot["image_url"] = f"{picture.digest.hex()}@{picture.part.max_pixels}"
     identified = located.parsed.identified
     head = (KEY_VERSION, identified.allowed.raw.operation.value, revision, identified.key.tenant)
     name = hashlib.blake2b(_encode(head), digest_size=32)

@@ -31,6 +31,8 @@ _ID = re.compile(r"(?!sk-)[A-Za-z0-9_-]{1,64}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELD_NAME = re.compile(r"[a-z0-9_]{1,32}")
+_MIN_IMAGE_PIXELS = 32 * 32
+"""One visual token of Qwen3-VL."""
 _MAX_NAME_CHARS = 128
 _LOOKS_LIKE_CIDR = re.compile(r"[0-9a-fA-F.:/]{1,49}")
 """Safe to repeat in a message: too short for a SHA-256, and no key fits."""
@@ -58,6 +60,8 @@ class Key:
     """The first moment at which it is no longer valid; None means never."""
     name: str = ""
     """A label for people."""
+    max_image_pixels: int | None = None
+    """Least budget wins: no picture of this key keeps more pixels than this. None leaves it to the settings."""
 
     def is_expired(self, now: datetime) -> bool:
         """Tell whether its time is over at `now` (aware)."""
@@ -214,6 +218,12 @@ def _parse_name(value: object) -> str:
     return value
 
 
+def _parse_pixels(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < _MIN_IMAGE_PIXELS:
+        raise ValueError(f"must be a whole number of at least {_MIN_IMAGE_PIXELS} pixels")
+    return value
+
+
 _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     # Name in the file: attribute of Key, whether it is required, parser. A parser's ValueError never repeats a value
     # that may be secret.
@@ -224,6 +234,7 @@ _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     "cidrs": ("networks", False, _parse_cidrs),
     "expires": ("expires", False, _parse_time),
     "name": ("name", False, _parse_name),
+    "max_image_pixels": ("max_image_pixels", False, _parse_pixels),
 }
 
 
@@ -236,6 +247,7 @@ def _render_key(key: Key) -> dict[str, object]:
         "cidrs": [str(network) for network in key.networks] or None,
         "expires": render_time(key.expires) if key.expires else None,
         "name": key.name or None,
+        "max_image_pixels": key.max_image_pixels,
     }
 
 

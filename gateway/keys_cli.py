@@ -77,6 +77,12 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="TIME",
         help="how long it is valid, in hours, days or weeks: 12h, 90d, 52w (default: until it is revoked)",
     )
+    create.add_argument(
+        "--max-image-pixels",
+        type=int,
+        metavar="N",
+        help="no picture of this key keeps more pixels, whatever its `detail` (default: as the gateway's settings)",
+    )
 
     listing = commands.add_parser(
         "list", parents=[file_option], help="show the keys, without secrets", description="Show the keys, never hashes."
@@ -121,6 +127,7 @@ def _create(path: Path, args: argparse.Namespace, now: datetime) -> int:
         networks=tuple(args.cidr),
         expires=now + args.expires_in if args.expires_in else None,
         name=args.name,
+        max_image_pixels=args.max_image_pixels,
     )
     update(path, lambda keys: [*keys, key])
     until = f", valid until {render_time(key.expires)}" if key.expires else ""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import hmac
 from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 
 from gateway.errors import InvalidRequest
-from gateway.images import ImageRefused, decode_data_url, digest, inspect, shrink
+from gateway.images import ImageRefused, decode_data_url, digest, inspect, shrink, tenant_uuid
 from gateway.stages import Keyed, Located, Operation, Picture, Prepared
 from gateway.telemetry import IMAGES
 
@@ -34,12 +35,18 @@ INLINE_BYTES = 64 * 1024
 class ImageStep:
     """Does the work on pictures; what is heavy runs in `pool`, never on the event loop."""
 
-    def __init__(self, fetcher: ImageFetcher, pool: Executor, *, max_bytes: int, max_source_pixels: int) -> None:
-        """`max_bytes` and `max_source_pixels` bound one picture as sent; `pool` bounds how many are decoded at once."""
+    def __init__(
+        self, fetcher: ImageFetcher, pool: Executor, *, max_bytes: int, max_source_pixels: int, secret: bytes
+    ) -> None:
+        """`max_bytes` and `max_source_pixels` bound one picture as sent; `pool` bounds how many are decoded at once.
+
+        `secret` makes the names under which engines keep pictures and prefixes, so that no tenant can guess another's.
+        """
         self._fetcher = fetcher
         self._pool = pool
         self._max_bytes = max_bytes
         self._max_source_pixels = max_source_pixels
+        self._secret = secret
 
     async def locate(self, parsed: Parsed) -> Located:
         """Fetch or unpack every picture, check its header, name it. Raises InvalidRequest that names the part."""
@@ -68,16 +75,21 @@ class ImageStep:
     async def shrink(self, keyed: Keyed) -> Prepared:
         """Bring every picture to its pixel budget and write the engine's request."""
         located = keyed.located
-        urls = await together([self._data_url(picture) for picture in located.pictures])
-        for picture, url in zip(located.pictures, urls, strict=True):
-            picture.part.holder["url"] = url
-        return Prepared(keyed, engine_body(located.parsed))
+        tenant = located.parsed.identified.key.tenant
+        inlined = await together([self._inline(picture, tenant) for picture in located.pictures])
+        for picture, (url, uuid) in zip(located.pictures, inlined, strict=True):
+            picture.part.slot["image_url"] = {"url": url}
+            picture.part.slot["uuid"] = uuid
+        return Prepared(keyed, engine_body(located.parsed, tenant_salt(self._secret, tenant)))
 
-    async def _data_url(self, picture: Picture) -> str:
-        def work() -> str:
+    async def _inline(self, picture: Picture, tenant: str) -> tuple[str, str]:
+        def work() -> tuple[str, str]:
             encoded = shrink(picture.data, picture.info, max_pixels=picture.part.max_pixels)
-            IMAGES.labels("passed_through" if encoded.data is picture.data else "shrunk").inc()
-            return data_url_of(encoded, picture)
+            untouched = encoded.data is picture.data
+            IMAGES.labels("passed_through" if untouched else "shrunk").inc()
+            content = picture.digest if untouched else digest(encoded.data)
+            # The engine knows the picture by this name: it is not preprocessed again, and nobody else can name it.
+            return data_url_of(encoded, picture), tenant_uuid(self._secret, tenant, content)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -99,11 +111,15 @@ def data_url_of(encoded: Encoded, picture: Picture) -> str:
     return head + base64.b64encode(encoded.data).decode("ascii")
 
 
-def engine_body(parsed: Parsed) -> bytes:
-    """The request as the engine gets it. The salt keeps one tenant's prefixes from answering (or timing) another's."""
+def tenant_salt(secret: bytes, tenant: str) -> str:
+    """vLLM's `cache_salt`: keeps one tenant's cached prefixes from answering, or timing, another's. 64 hex digits."""
+    return hmac.new(secret, b"prefix-cache\0" + tenant.encode(), hashlib.sha256).hexdigest()
+
+
+def engine_body(parsed: Parsed, salt: str) -> bytes:
+    """The request as the engine gets it; `salt` isolates the tenant's prefixes. Nothing for what has no body."""
     if parsed.identified.allowed.raw.operation is Operation.MODELS:
         return b""
-    salt = hashlib.blake2b(parsed.identified.key.tenant.encode(), digest_size=16, person=b"prefix-cache").hexdigest()
     return orjson.dumps({**parsed.body, "cache_salt": salt})
 
 

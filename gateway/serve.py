@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 import tempfile
+from secrets import token_hex
 from typing import TYPE_CHECKING
+
+from gateway.settings import PREFIX
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -21,6 +24,9 @@ def serve(settings: Settings) -> int:
     for stop in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has drained: a clean end is exit code 0, not death by signal.
         signal.signal(stop, lambda *_: sys.exit(0))
+    if settings.tenant_secret is None:
+        # One for all workers: a picture that one of them has sent has the same name when another sends it.
+        os.environ[f"{PREFIX}TENANT_SECRET"] = token_hex()
     if settings.workers == 1:
         return _run(settings)
     with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as folder:

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
         512 * 512, ge=64 * 64, description="Pixels of a picture that the model sees at most; larger ones are shrunk."
     )
     image_low_pixels: int = Field(256 * 256, ge=32 * 32, description='The same for `"detail": "low"`.')
+    image_high_pixels: int | None = Field(
+        None, ge=64 * 64, description='The same for `"detail": "high"`; as IMAGE_MAX_PIXELS when empty.'
+    )
     image_max_source_pixels: int = Field(
         50_000_000, ge=64 * 64, description="Pixels of a picture as sent; a larger one is refused unread."
     )
@@ -76,6 +79,10 @@ class Settings(BaseSettings):
         (), description="Hosts that http(s) pictures may come from: names, `*.example.com` or `*`. Never private ones."
     )
     image_fetch_timeout_s: float = Field(8.0, gt=0, description="Longest time for one picture's download.")
+    tenant_secret: SecretStr | None = Field(
+        None,
+        description="Names tenants' pictures and prefixes at the engines; one for all replicas. Random when empty.",
+    )
     max_body_bytes: int = Field(32 * MIB, ge=1024, description="Largest request body.")
     body_timeout_s: float = Field(60.0, gt=0, description="Longest time for a request body to arrive.")
     shutdown_grace_s: float = Field(120.0, ge=0, description="Time for requests in flight after SIGTERM.")

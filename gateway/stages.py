@@ -66,8 +66,8 @@ class ImagePart:
 
     param: str
     """Path for error messages, such as `messages[0].content[1].image_url.url`."""
-    holder: dict[str, Any]
-    """The object in the body whose `url` is the picture: the only place of a body that is ever rewritten."""
+    slot: dict[str, Any]
+    """The part in the body: its `image_url` and `uuid` are the only places of a body that are rewritten later."""
     url: str
     max_pixels: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.config
 import time
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 """From a cache hit to a long generation."""
+LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+"""50 ms is where a client would notice."""
 STEP_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 """From a key lookup to a generation."""
 
@@ -47,6 +50,11 @@ CACHE_ERRORS = Counter(
 )
 CACHE_BYTES = Gauge("gateway_cache_bytes", "Memory that kept answers take.", multiprocess_mode="livesum")
 IMAGES = Counter("gateway_images", "Pictures taken in, by what became of them.", ("outcome",))
+LOOP_LAG = Histogram(
+    "gateway_event_loop_lag_seconds",
+    "How late the event loop runs what is due: the longest time that nothing else could run.",
+    buckets=LAG_BUCKETS_S,
+)
 KEYS_RELOADED = Counter("gateway_keys_reloads", "Times the key file was read anew.", ("outcome",))
 
 ACCESS = logging.getLogger("gateway.access")
@@ -81,6 +89,15 @@ class StepTimer:
     def server_timing(self) -> bytes:
         """The `Server-Timing` header (W3C): steps so far in milliseconds."""
         return ", ".join(f"{name};dur={spent * 1000:.2f}" for name, spent in self.steps).encode()
+
+
+async def watch_loop_lag(interval_s: float = 0.05) -> None:
+    """Measure the event loop's lag for ever: sleep, and see how much later than due one wakes."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        due = clock() + interval_s
+        await asyncio.sleep(interval_s)
+        LOOP_LAG.observe(max(0.0, clock() - due))
 
 
 def configure_logging(level: str) -> None:

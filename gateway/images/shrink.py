@@ -24,8 +24,9 @@ GRID = 32
 """Pixels per side of what becomes one token: patch 16 x merge 2 (Qwen3-VL's vision config)."""
 _JPEG_QUALITY = 90
 _JPEG_SHRINKS = (8, 4, 2)
-# What shrink-on-load leaves for the resampler: with less, DCT scaling's own blur and ringing reach the result.
-_LEFT_TO_RESAMPLE = 1.5
+# What shrink-on-load leaves for the resampler: with less, the decoders' own coarser scaling shows in the result.
+_JPEG_LEFT_TO_RESAMPLE = 1.5
+_WEBP_LEFT_TO_RESAMPLE = 2.0
 _MAX_JPEG_SCANS = 100
 """A progressive JPEG has about 10. Each scan is a pass over all coefficients: a small file could cost minutes."""
 _CLEAN_BYTES_PER_PIXEL = 4
@@ -54,9 +55,9 @@ def target_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     """The size that a `width` x `height` picture is brought to: the arithmetic of Qwen's smart_resize, factor 32.
 
     A picture that fits `max_pixels` (at least 1024), as it is and rounded to the grid, keeps its size: the engine
-    rounds it, and one resampling is better than two. A larger one gets the largest grid size below the budget with its aspect
-    ratio, which the engine then leaves as it is. Never larger than the source on either side, and never more than
-    `max_pixels` after the engine's rounding: where an extreme aspect ratio cannot have both, the longer side gives.
+    rounds it, and one resampling is better than two. A larger one gets the largest grid size below the budget with its
+    aspect ratio, which the engine then leaves as it is. Never larger than the source on either side, and never more
+    than `max_pixels` after the engine's rounding: where an extreme ratio cannot have both, the longer side gives.
     """
     if width < 1 or height < 1 or max_pixels < GRID * GRID:
         message = f"sides must be at least 1 and the budget at least {GRID * GRID}, got {width}x{height}, {max_pixels}"
@@ -134,8 +135,8 @@ def _decode(data: bytes, info: ImageInfo, width: int, height: int) -> pyvips.Ima
     picture = open_picture(
         data,
         info.format,
-        jpeg_shrink=next((step for step in _JPEG_SHRINKS if ratio >= step * _LEFT_TO_RESAMPLE), 1),
-        webp_scale=min(1.0, _LEFT_TO_RESAMPLE / ratio),
+        jpeg_shrink=next((step for step in _JPEG_SHRINKS if ratio >= step * _JPEG_LEFT_TO_RESAMPLE), 1),
+        webp_scale=min(1.0, _WEBP_LEFT_TO_RESAMPLE / ratio),
     )
     if picture.format == "ushort":
         grey = picture.interpretation == "grey16"

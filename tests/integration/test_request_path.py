@@ -206,7 +206,7 @@ class TestBadRequests:
         assert "priority" not in sent
         assert "request_id" not in sent
         assert sent["cache_salt"] != "theirs"
-        assert "uuid" not in sent["messages"][0]["content"][0]
+        assert sent["messages"][0]["content"][0]["uuid"] != "somebody-else-s-picture"
 
 
 class TestPictures:
@@ -233,6 +233,33 @@ class TestPictures:
         body["messages"][0]["content"].insert(1, {"type": "image_url", "image_url": {"url": urls[1]}})
         await http.post(CHAT, json=body)
         assert [part["image_url"]["url"] for part in engine.requests[0]["messages"][0]["content"][:2]] == urls
+
+
+    async def test_detail_high_has_its_own_budget_and_a_key_may_have_less(self, start, engine, tmp_path):
+        keys = write_keys(
+            tmp_path / "k.json", key_record(KEY, "one"), key_record(OTHER_KEY, "two", max_image_pixels=64 * 64)
+        )
+        gateway = await start(keys_file=keys, image_high_pixels=1024 * 1024)
+        body = question(data_url(jpeg(size=(2000, 1500)), "image/jpeg"))
+        body["messages"][0]["content"][0]["image_url"]["detail"] = "high"
+        async with httpx.AsyncClient(base_url=gateway.url) as http:
+            for key in (KEY, OTHER_KEY):
+                await http.post(CHAT, json=body, headers={"authorization": f"Bearer {key}"})
+        assert 512 * 512 < pixels(engine.requests[0]) <= 1024 * 1024
+        assert pixels(engine.requests[1]) <= 64 * 64
+
+    async def test_the_engine_knows_a_picture_by_content_and_tenant(self, start, engine):
+        gateway = await start(tenant_secret="s3cret")
+        one, two = ({"authorization": f"Bearer {key}"} for key in (KEY, OTHER_KEY))
+        async with httpx.AsyncClient(base_url=gateway.url) as http:
+            for headers, picture, text in [
+                (one, png(), "a"), (one, png(), "b"), (one, png((1, 2, 3)), "a"), (two, png(), "a"),
+            ]:  # fmt: skip
+                await http.post(CHAT, json=question(data_url(picture), text), headers=headers)
+        first, again, other_picture, other_tenant = [r["messages"][0]["content"][0]["uuid"] for r in engine.requests]
+        assert first == again
+        assert len({first, other_picture, other_tenant}) == 3
+        assert "s3cret" not in str(engine.requests)
 
 
 def pixels(request):

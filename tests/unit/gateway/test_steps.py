@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import orjson
 import pytest
 
-from gateway.body import PREDICT_MAX_TOKENS, chat_of_predict, image_holders
+from gateway.body import PREDICT_MAX_TOKENS, chat_of_predict, image_parts
 from gateway.cache import is_deterministic
 from gateway.errors import EngineMisbehaved, GatewayError, InvalidRequest, body_of, event_of
 from gateway.prepare import together
 from gateway.routes import joined, predict_of_chat
-from gateway.telemetry import StepTimer
+from gateway.telemetry import LOOP_LAG, StepTimer, watch_loop_lag
 from gateway.upstream.dispatch import attempts, shown_models
 from gateway.upstream.endpoints import PAUSE_S, Endpoints
 
@@ -96,8 +97,8 @@ def test_predict_becomes_a_chat_at_temperature_0():
 
 
 def test_a_message_with_plain_text_has_no_pictures():
-    assert image_holders({"messages": [{"role": "user", "content": "hello"}, {"role": "assistant"}]}) == []
-    assert image_holders({}) == []
+    assert image_parts({"messages": [{"role": "user", "content": "hello"}, {"role": "assistant"}]}) == []
+    assert image_parts({}) == []
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"choices":[]}'])
@@ -144,3 +145,19 @@ def test_the_timer_keeps_steps_in_order_and_counts_failed_ones():
     with pytest.raises(InvalidRequest), timer.step("body"):
         raise InvalidRequest("no")
     assert timer.server_timing() == b"auth;dur=250.00, body;dur=500.00"
+
+
+async def test_a_blocked_event_loop_shows_in_its_lag():
+    def slow():
+        samples = next(iter(LOOP_LAG.collect())).samples
+        count = {s.labels.get("le"): s.value for s in samples if s.name.endswith("_bucket")}
+        return count["+Inf"] - count["0.025"]
+
+    before = slow()
+    task = asyncio.create_task(watch_loop_lag(0.001))
+    await asyncio.sleep(0.002)
+    time.sleep(0.06)  # noqa: ASYNC251 - what must never happen on the loop
+    async with asyncio.timeout(5):
+        while slow() == before:
+            await asyncio.sleep(0.001)
+    task.cancel()
