@@ -18,6 +18,7 @@ from gateway.auth import AddressGate, KeyGate
 from gateway.body import BodyReader
 from gateway.cache import ResponseCache
 from gateway.errors import GatewayError, UnknownPath, body_of
+from gateway.flights import Flights
 from gateway.images import ImageFetcher
 from gateway.images.addresses import is_public
 from gateway.keys import KeyFile
@@ -116,7 +117,8 @@ async def _pipeline(
     cache = ResponseCache(
         store, policy=settings.cache_policy, ttl_s=settings.cache_ttl_s, revision=settings.model_revision
     )
-    held.push_async_callback(cache.aclose)
+    flights = Flights(cache.keep)
+    held.push_async_callback(flights.aclose)
     return Pipeline(
         AddressGate(parse_networks(settings.allowed_cidrs), parse_networks(settings.trusted_proxies)),
         KeyGate(keys),
@@ -138,6 +140,7 @@ async def _pipeline(
             secret=settings.tenant_secret.get_secret_value().encode() if settings.tenant_secret else token_bytes(),
         ),
         cache,
+        flights,
         Upstream(
             client,
             Endpoints(settings.engines),

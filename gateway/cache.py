@@ -1,23 +1,19 @@
-"""The response cache: which answers may be kept, under which name, and their replay.
+"""The response cache: which answers may be kept, under which name, and finding them again.
 
 The name holds the tenant, so one tenant's answer can never be another's. A store that fails is a miss, never an error.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import orjson
 
-from gateway.stages import Keyed, Located, Operation, Reply
+from gateway.stages import EVENT_STREAM, Keyed, Located, Operation, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from gateway.stores import Store
 
 Policy = Literal["deterministic", "always", "never"]
@@ -26,7 +22,7 @@ STREAM_END = b"data: [DONE]"
 ABORTED = b'"finish_reason":"abort"'
 """vLLM's word for an answer cut off while it drains; it comes with status 200."""
 MAX_ENTRY_BYTES = 4 * 1024 * 1024
-"""A stream longer than this is relayed but not kept: it would be held twice while it runs."""
+"""A longer answer is passed on but not kept: one of them would push out thousands."""
 KEY_VERSION = b"1"
 """Change it when the meaning of a key or an entry changes: old entries in Redis are then never found."""
 
@@ -62,7 +58,7 @@ def key_of(located: Located, revision: str) -> bytes:
 
 
 class ResponseCache:
-    """Finds, keeps and replays answers."""
+    """Names, finds and keeps answers."""
 
     def __init__(self, store: Store, *, policy: Policy, ttl_s: float, revision: str) -> None:
         """`ttl_s` is how long an answer lives; `revision` names the weights that gave it."""
@@ -70,7 +66,6 @@ class ResponseCache:
         self._policy = policy
         self._ttl_s = ttl_s
         self._revision = revision
-        self._writes: set[asyncio.Task[None]] = set()
 
     def key(self, located: Located) -> Keyed:
         """Name the request, or mark it as none of the cache's business."""
@@ -90,37 +85,10 @@ class ResponseCache:
         entry = _decode(value)
         return Reply(entry.body, entry.content_type, "hit")
 
-    def keep(self, keyed: Keyed, reply: Reply) -> Reply:
-        """Keep a complete answer; a stream is kept once its end has passed by. The reply goes on unchanged."""
-        if (name := keyed.cache_key) is None:
-            return reply
-        if isinstance(reply.body, bytes):
-            if ABORTED not in reply.body:
-                self._write(name, Entry(reply.content_type, reply.body))
-            return replace(reply, cache="miss")
-        return replace(reply, cache="miss", body=self._tee(name, reply.content_type, reply.body))
-
-    async def _tee(self, name: bytes, content_type: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        kept: list[bytes] = []
-        size = 0
-        async for chunk in chunks:
-            size += len(chunk)
-            if size <= MAX_ENTRY_BYTES:
-                kept.append(chunk)
-            yield chunk
-        if size > MAX_ENTRY_BYTES:
+    async def keep(self, name: bytes, reply: Reply, body: bytes) -> None:
+        """Keep a complete answer. Not kept: one that vLLM cut off, a stream without its end, one that is too long."""
+        if len(body) > MAX_ENTRY_BYTES or ABORTED in body:
             return
-        body = b"".join(kept)
-        if body.rstrip().endswith(STREAM_END) and ABORTED not in body:
-            self._write(name, Entry(content_type, body))
-
-    def _write(self, name: bytes, entry: Entry) -> None:
-        # Not awaited: the client need not wait for Redis.
-        task = asyncio.get_running_loop().create_task(self._store.put(name, _encode(entry), self._ttl_s))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-
-    async def aclose(self) -> None:
-        """Finish the writes under way."""
-        if self._writes:
-            await asyncio.gather(*self._writes)
+        if reply.content_type == EVENT_STREAM and not body.rstrip().endswith(STREAM_END):
+            return
+        await self._store.put(name, _encode(Entry(reply.content_type, body)), self._ttl_s)

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from gateway.auth import AddressGate, KeyGate
     from gateway.body import BodyReader
     from gateway.cache import ResponseCache
+    from gateway.flights import Flights
     from gateway.prepare import ImageStep
-    from gateway.stages import Parsed, RawRequest, Reply
+    from gateway.stages import Keyed, Parsed, RawRequest, Reply
     from gateway.upstream.dispatch import Upstream
 
 
@@ -23,6 +24,7 @@ class Pipeline:
         body: BodyReader,
         images: ImageStep,
         cache: ResponseCache,
+        flights: Flights,
         upstream: Upstream,
     ) -> None:
         """The steps, in their order."""
@@ -31,6 +33,7 @@ class Pipeline:
         self.body = body
         self.images = images
         self.cache = cache
+        self.flights = flights
         self.upstream = upstream
 
     async def read(self, raw: RawRequest) -> Parsed:
@@ -49,8 +52,13 @@ class Pipeline:
             keyed = self.cache.key(located)
             if hit := await self.cache.find(keyed):
                 return hit
+        if keyed.cache_key is None:
+            return await self._ask(keyed)
+        return await self.flights.join(keyed.cache_key, lambda: self._ask(keyed))
+
+    async def _ask(self, keyed: Keyed) -> Reply:
+        timer = keyed.located.parsed.identified.allowed.raw.timer
         with timer.step("decode"):
             prepared = await self.images.shrink(keyed)
         with timer.step("engine"):
-            reply = await self.upstream.send(prepared)
-        return self.cache.keep(keyed, reply)
+            return await self.upstream.send(prepared)

@@ -24,7 +24,7 @@ from gateway.errors import (
     body_of,
     event_of,
 )
-from gateway.stages import Operation, RawRequest
+from gateway.stages import JSON, Operation, RawRequest
 from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 ROUTES = {operation.value: operation for operation in Operation}
 PREFIX = "/v1/"
-JSON = b"application/json"
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it is logged and counted, never sent."""
 CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")

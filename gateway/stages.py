@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gateway.keys import Key
     from gateway.telemetry import StepTimer
 
+EVENT_STREAM = b"text/event-stream"
+JSON = b"application/json"
+
 Message = dict[str, Any]
 """One ASGI event; its keys are those of the ASGI specification."""
 

@@ -48,6 +48,7 @@ DISCONNECTS = Counter(
 CACHE_ERRORS = Counter(
     "gateway_cache_errors", "Shared cache operations that failed; the request went on.", ("operation",)
 )
+JOINED = Counter("gateway_cache_joined_requests", "Requests that shared an answer that was already under way.")
 CACHE_BYTES = Gauge("gateway_cache_bytes", "Memory that kept answers take.", multiprocess_mode="livesum")
 IMAGES = Counter("gateway_images", "Pictures taken in, by what became of them.", ("outcome",))
 LOOP_LAG = Histogram(

@@ -9,7 +9,7 @@ import orjson
 
 from gateway.errors import EngineMisbehaved, EngineUnavailable
 from gateway.sse import first_event, refusal, relay
-from gateway.stages import Operation, Prepared, Reply
+from gateway.stages import EVENT_STREAM, JSON, Operation, Prepared, Reply
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.client import EngineUnreachable
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from gateway.upstream.client import EngineClient, EngineResponse
     from gateway.upstream.endpoints import Endpoint, Endpoints
 
-JSON = b"application/json"
-EVENT_STREAM = b"text/event-stream"
 OK = 200
 MAX_LOST = 2
 """Attempts that may end with a connection closed before an answer: the request itself may be what kills engines."""

@@ -130,3 +130,96 @@ class TestRedis:
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
             results = [await ask(http, question(data_url(png()))) for _ in range(2)]
         assert [result[0] for result in results] == ["miss", "hit"]
+
+
+class TestSingleFlight:
+    async def test_many_identical_requests_cost_one_at_the_engine(self, http, engine):
+        go = asyncio.Event()
+
+        async def script(request, body):
+            await go.wait()
+            if body.get("stream"):
+                return await stream(request, [chunk("one"), chunk("two"), DONE])
+            return web.json_response(chat_answer("the answer"))
+
+        engine.script = script
+        asks = [ask(http, question(data_url(png()), stream=i % 2 == 1)) for i in range(100)]
+        tasks = [asyncio.create_task(a) for a in asks]
+        while len(engine.requests) < 2:
+            await asyncio.sleep(0.01)
+        go.set()
+        results = await asyncio.gather(*tasks)
+        assert len(engine.requests) == 2
+        assert {body for _, body in results[1::2]} == {chunk("one") + chunk("two") + DONE}
+        assert len({body for _, body in results[0::2]}) == 1
+        assert [cache for cache, _ in results].count("miss") == 2
+
+    async def test_one_who_joins_late_gets_the_stream_from_its_first_byte(self, gateway, http, engine):
+        go = asyncio.Event()
+        started = asyncio.Event()
+
+        async def script(request, _):
+            response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+            await response.prepare(request)
+            await response.write(chunk("first"))
+            started.set()
+            await go.wait()
+            await response.write(chunk("second") + DONE)
+            return response
+
+        engine.script = script
+        body = question(data_url(png()), stream=True)
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as leaver:
+            leader = asyncio.create_task(leaver.post(CHAT, json=body))
+            await started.wait()
+            async with http.stream("POST", CHAT, json=body) as late:
+                pieces = late.aiter_bytes()
+                assert await anext(pieces) == chunk("first")
+                leader.cancel()
+                await asyncio.gather(leader, return_exceptions=True)
+                await leaver.aclose()
+                go.set()
+                assert b"".join([piece async for piece in pieces]) == chunk("second") + DONE
+        assert not engine.aborted.is_set()
+        assert len(engine.requests) == 1
+        assert (await ask(http, body))[0] == "hit"
+
+    async def test_when_the_last_one_leaves_the_engine_stops(self, gateway, engine):
+        async def script(*_):
+            await asyncio.sleep(60)
+
+        engine.script = script
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
+            tasks = [asyncio.create_task(http.post(CHAT, json=question(data_url(png())))) for _ in range(3)]
+            while gateway.app.state.pipeline.flights._under_way == {} or not engine.requests:
+                await asyncio.sleep(0.01)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait_for(engine.aborted.wait(), 5)
+        assert len(engine.requests) == 1
+        engine.script = None
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
+            assert (await http.post(CHAT, json=question(data_url(png())))).status_code == 200
+
+    async def test_an_error_reaches_everybody_and_is_not_kept(self, http, engine):
+        async def refuse(*_):
+            await asyncio.sleep(0.05)
+            return web.json_response({"error": {"message": "no", "code": 400}}, status=400)
+
+        engine.script = refuse
+        responses = await asyncio.gather(*(http.post(CHAT, json=question(data_url(png()))) for _ in range(5)))
+        assert {response.status_code for response in responses} == {400}
+        assert len(engine.requests) == 1
+        engine.script = None
+        assert (await ask(http, question(data_url(png()))))[0] == "miss"
+
+    async def test_a_defect_reaches_everybody_as_500(self, http, gateway, caplog):
+        async def broken(_):
+            raise RuntimeError("defect")
+
+        gateway.app.state.pipeline.images.shrink = broken
+        responses = await asyncio.gather(*(http.post(CHAT, json=question(data_url(png()))) for _ in range(3)))
+        assert {response.status_code for response in responses} == {500}
+        assert "defect" in caplog.text
+        assert "defect" not in responses[0].text

@@ -234,7 +234,6 @@ class TestPictures:
         await http.post(CHAT, json=body)
         assert [part["image_url"]["url"] for part in engine.requests[0]["messages"][0]["content"][:2]] == urls
 
-
     async def test_detail_high_has_its_own_budget_and_a_key_may_have_less(self, start, engine, tmp_path):
         keys = write_keys(
             tmp_path / "k.json", key_record(KEY, "one"), key_record(OTHER_KEY, "two", max_image_pixels=64 * 64)

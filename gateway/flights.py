@@ -1,0 +1,169 @@
+"""Single flight: identical requests that are under way at once cost one answer by the engine.
+
+The work runs in a task of its own and every client reads along, from the first byte, however late it joined. So no
+client is special: whoever leaves, the others go on. When the last one has left, the work is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from gateway.errors import GatewayError, InternalError
+from gateway.stages import Reply
+from gateway.telemetry import JOINED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Start = Callable[[], Awaitable[Reply]]
+    Keep = Callable[[bytes, Reply, bytes], Awaitable[None]]
+
+
+log = logging.getLogger(__name__)
+
+
+class Flight:
+    """One answer on its way to any number of readers. Its chunks stay until the last reader is through."""
+
+    def __init__(self) -> None:
+        """No readers and nothing there yet."""
+        self.task: asyncio.Task[None] | None = None
+        self._reply: Reply | None = None
+        self._error: GatewayError | None = None
+        self._chunks: list[bytes] = []
+        self._complete = False
+        self._readers = 0
+        self._news = asyncio.Event()
+
+    def _tell(self) -> None:
+        # Each piece of news has an event of its own, so that a reader that is slow never misses one.
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def land(self, reply: Reply) -> None:
+        """The answer's head is here."""
+        self._reply = reply
+        self._tell()
+
+    def add(self, chunk: bytes) -> None:
+        """Another piece of a stream is here."""
+        self._chunks.append(chunk)
+        self._tell()
+
+    def complete(self) -> None:
+        """All of it is here."""
+        self._complete = True
+        self._tell()
+
+    def fail(self, error: GatewayError) -> None:
+        """There will be no answer; every reader is told so."""
+        self._error = error
+        self.complete()
+
+    @property
+    def whole(self) -> bytes:
+        """What is here of the body."""
+        return b"".join(self._chunks)
+
+    async def head(self) -> Reply:
+        """The reply's head, as soon as it is here. Raises what the work raised."""
+        while self._reply is None and self._error is None:
+            await self._news.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._reply is not None  # noqa: S101 - the loop above
+        return self._reply
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """The body from its first byte."""
+        at = 0
+        while True:
+            while at < len(self._chunks):
+                yield self._chunks[at]
+                at += 1
+            if self._complete:
+                return
+            await self._news.wait()
+
+    def enter(self) -> None:
+        """Count a reader."""
+        self._readers += 1
+
+    def leave(self) -> bool:
+        """Count a reader off; whether the work is now for nobody."""
+        self._readers -= 1
+        return self._readers == 0 and not self._complete
+
+
+class Flights:
+    """The answers under way in this process, by cache key."""
+
+    def __init__(self, keep: Keep) -> None:
+        """`keep(key, reply, body)` is awaited with each complete answer, before its key is free again."""
+        self._keep = keep
+        self._under_way: dict[bytes, Flight] = {}
+
+    async def join(self, key: bytes, start: Start) -> Reply:
+        """The answer under way for `key`, or the one that `start` begins. Raises what the work raises."""
+        flight = self._under_way.get(key)
+        joined = flight is not None
+        if flight is None:
+            flight = self._under_way[key] = Flight()
+            flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, start))
+        else:
+            JOINED.inc()
+        flight.enter()
+        cache: Literal["hit", "miss"] = "hit" if joined else "miss"
+        try:
+            reply = await flight.head()
+        except BaseException:
+            self._leave(key, flight)
+            raise
+        if isinstance(reply.body, bytes):
+            self._leave(key, flight)
+            return replace(reply, cache=cache, release=nothing)
+        return Reply(flight.read(), reply.content_type, cache, release=lambda: self._leave(key, flight))
+
+    def _leave(self, key: bytes, flight: Flight) -> None:
+        if flight.leave() and flight.task is not None:
+            self._drop(key, flight)
+            flight.task.cancel()
+
+    def _drop(self, key: bytes, flight: Flight) -> None:
+        if self._under_way.get(key) is flight:
+            del self._under_way[key]
+
+    async def _run(self, key: bytes, flight: Flight, start: Start) -> None:
+        try:
+            reply = await start()
+            try:
+                flight.land(reply)
+                if not isinstance(reply.body, bytes):
+                    async for chunk in reply.body:
+                        flight.add(chunk)
+            finally:
+                reply.release()
+            flight.complete()
+            await self._keep(key, reply, reply.body if isinstance(reply.body, bytes) else flight.whole)
+        except GatewayError as exc:
+            flight.fail(exc)
+        except Exception:
+            # The outermost rescue of this task: without it, every reader would wait for ever.
+            log.exception("an answer failed")
+            flight.fail(InternalError("Something broke here; the gateway's log has the trace."))
+        finally:
+            self._drop(key, flight)
+
+    async def aclose(self) -> None:
+        """End what is still under way."""
+        tasks = [flight.task for flight in self._under_way.values() if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def nothing() -> None:
+    """Release nothing: the flight holds what is to be released."""
