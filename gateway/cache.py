@@ -6,32 +6,79 @@ The name holds the tenant, so one tenant's answer can never be another's. A stor
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal
+import time
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
 
+from gateway.errors import NotCached
 from gateway.stages import EVENT_STREAM, Keyed, Located, Operation, Reply
 
 if TYPE_CHECKING:
-    from gateway.stores import Store
+    from collections.abc import Callable
 
-Policy = Literal["deterministic", "always", "never"]
+    from gateway.key_ring import CachePolicy
+    from gateway.stores import Store
 
 STREAM_END = b"data: [DONE]"
 ABORTED = b'"finish_reason":"abort"'
 """vLLM's word for an answer cut off while it drains; it comes with status 200."""
 MAX_ENTRY_BYTES = 4 * 1024 * 1024
 """A longer answer is passed on but not kept: one of them would push out thousands."""
-KEY_VERSION = b"1"
+PACK_BYTES = 2048
+"""Shorter answers do not shrink enough to pay for it."""
+NEVER_S = -1.0
+"""An age that no answer is below."""
+MAX_AGE_DIGITS = 9
+KEY_VERSION = b"2"
 """Change it when the meaning of a key or an entry changes: old entries in Redis are then never found."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """A kept answer: the bytes that the client got."""
+    """A kept answer: the bytes that the client got, and when (seconds since the epoch)."""
 
     content_type: bytes
+    made_at: float
+    packed: bool
     body: bytes
+
+    def unpacked(self) -> bytes:
+        """The body as the client got it."""
+        return zlib.decompress(self.body) if self.packed else self.body
+
+
+def entry_of(reply: Reply, body: bytes, made_at: float) -> Entry:
+    """The answer to be kept, compressed if that is worth while."""
+    packed = len(body) > PACK_BYTES
+    return Entry(reply.content_type, made_at, packed, zlib.compress(body, 1) if packed else body)
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What a client's `Cache-Control` asks for (RFC 9111, 5.2.1); unknown directives are ignored, as it says."""
+
+    no_store: bool = False
+    no_cache: bool = False
+    max_age_s: int | None = None
+    only_cached: bool = False
+
+
+NO_WISH = Wish()
+
+
+def wish_of(header: bytes | None) -> Wish:
+    """Read the header; absent means no wish at all."""
+    if header is None:
+        return NO_WISH
+    directives = dict(item.strip().lower().partition(b"=")[::2] for item in header.split(b","))
+    age = directives.get(b"max-age", b"").strip(b'" ')
+    return Wish(
+        no_store=b"no-store" in directives,
+        no_cache=b"no-cache" in directives,
+        max_age_s=int(age) if age.isdigit() and len(age) <= MAX_AGE_DIGITS else None,
+        only_cached=b"only-if-cached" in directives,
+    )
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -60,30 +107,45 @@ def key_of(located: Located, revision: str) -> bytes:
 class ResponseCache:
     """Names, finds and keeps answers."""
 
-    def __init__(self, store: Store, *, policy: Policy, ttl_s: float, revision: str) -> None:
-        """`ttl_s` is how long an answer lives; `revision` names the weights that gave it."""
+    def __init__(
+        self, store: Store, *, policy: CachePolicy, ttl_s: float, revision: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`ttl_s` is how long an answer lives, `revision` names the weights that gave it, `clock` tells its age."""
         self._store = store
         self._policy = policy
         self._ttl_s = ttl_s
         self._revision = revision
+        self._clock = clock
 
     def key(self, located: Located) -> Keyed:
         """Name the request, or mark it as none of the cache's business."""
-        parsed = located.parsed
-        eligible = parsed.identified.allowed.raw.operation is not Operation.MODELS and (
-            self._policy == "always" or (self._policy == "deterministic" and is_deterministic(parsed.body))
+        identified = located.parsed.identified
+        wish = wish_of(identified.allowed.raw.headers.get(b"cache-control"))
+        policy = identified.key.cache_policy or self._policy
+        eligible = (
+            policy != "never"
+            and not wish.no_store
+            and identified.allowed.raw.operation is not Operation.MODELS
+            and (policy == "always" or is_deterministic(located.parsed.body))
         )
-        return Keyed(located, key_of(located, self._revision) if eligible else None)
+        oldest_s = NEVER_S if wish.no_cache else wish.max_age_s
+        return Keyed(located, key_of(located, self._revision) if eligible else None, oldest_s, wish.only_cached)
 
     async def find(self, keyed: Keyed) -> Reply | None:
-        """The kept answer, a stream as one piece; None on a miss."""
+        """The kept answer, a stream as one piece; None on a miss. Raises NotCached if the client wants nothing else."""
+        if (entry := await self._entry(keyed)) is not None:
+            age_s = max(0.0, self._clock() - entry.made_at)
+            if keyed.oldest_s is None or age_s <= keyed.oldest_s:
+                return Reply(entry.unpacked(), entry.content_type, "hit", int(age_s))
+        if keyed.only_cached:
+            raise NotCached("No kept answer fits, and `Cache-Control: only-if-cached` allows no other.")
+        return None
+
+    async def _entry(self, keyed: Keyed) -> Entry | None:
         if keyed.cache_key is None:
             return None
         value = await self._store.get(keyed.cache_key)
-        if value is None:
-            return None
-        entry = _decode(value)
-        return Reply(entry.body, entry.content_type, "hit")
+        return None if value is None else _decode(value)
 
     async def keep(self, name: bytes, reply: Reply, body: bytes) -> None:
         """Keep a complete answer. Not kept: one that vLLM cut off, a stream without its end, one that is too long."""
@@ -91,4 +153,4 @@ class ResponseCache:
             return
         if reply.content_type == EVENT_STREAM and not body.rstrip().endswith(STREAM_END):
             return
-        await self._store.put(name, _encode(Entry(reply.content_type, body)), self._ttl_s)
+        await self._store.put(name, _encode(entry_of(reply, body, self._clock())), self._ttl_s)

@@ -100,6 +100,13 @@ class EngineUnavailable(GatewayError):
     code = "engine_unavailable"
 
 
+class NotCached(GatewayError):
+    """504: the client asked for a kept answer only, and there is none (RFC 9111, 5.2.1.7)."""
+
+    status = 504
+    code = "not_cached"
+
+
 class EngineTimeout(GatewayError):
     """504: the engine stayed silent too long."""
 

@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import GatewayError, InternalError
-from gateway.stages import Reply
+
 from gateway.telemetry import JOINED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gateway.stages import Reply
 
     Start = Callable[[], Awaitable[Reply]]
     Keep = Callable[[bytes, Reply, bytes], Awaitable[None]]
@@ -125,7 +127,7 @@ class Flights:
         if isinstance(reply.body, bytes):
             self._leave(key, flight)
             return replace(reply, cache=cache, release=nothing)
-        return Reply(flight.read(), reply.content_type, cache, release=lambda: self._leave(key, flight))
+        return replace(reply, body=flight.read(), cache=cache, release=lambda: self._leave(key, flight))
 
     def _leave(self, key: bytes, flight: Flight) -> None:
         if flight.leave() and flight.task is not None:

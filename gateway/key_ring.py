@@ -16,7 +16,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gateway.address import Networks, parse_networks
 
@@ -36,6 +36,10 @@ _MIN_IMAGE_PIXELS = 32 * 32
 _MAX_NAME_CHARS = 128
 _LOOKS_LIKE_CIDR = re.compile(r"[0-9a-fA-F.:/]{1,49}")
 """Safe to repeat in a message: too short for a SHA-256, and no key fits."""
+
+
+CachePolicy = Literal["deterministic", "always", "never"]
+"""Which answers are kept: those to greedy decoding, all, none."""
 
 
 class KeyFileError(Exception):
@@ -62,6 +66,8 @@ class Key:
     """A label for people."""
     max_image_pixels: int | None = None
     """Least budget wins: no picture of this key keeps more pixels than this. None leaves it to the settings."""
+    cache_policy: CachePolicy | None = None
+    """None leaves it to the settings."""
 
     def is_expired(self, now: datetime) -> bool:
         """Tell whether its time is over at `now` (aware)."""
@@ -224,6 +230,15 @@ def _parse_pixels(value: object) -> int:
     return value
 
 
+def _one_of(choices: tuple[str, ...]) -> Callable[[object], object]:
+    def parse(value: object) -> object:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
 _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     # Name in the file: attribute of Key, whether it is required, parser. A parser's ValueError never repeats a value
     # that may be secret.
@@ -234,6 +249,7 @@ _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     "cidrs": ("networks", False, _parse_cidrs),
     "expires": ("expires", False, _parse_time),
     "name": ("name", False, _parse_name),
+    "cache": ("cache_policy", False, _one_of(get_args(CachePolicy))),
     "max_image_pixels": ("max_image_pixels", False, _parse_pixels),
 }
 
@@ -247,6 +263,7 @@ def _render_key(key: Key) -> dict[str, object]:
         "cidrs": [str(network) for network in key.networks] or None,
         "expires": render_time(key.expires) if key.expires else None,
         "name": key.name or None,
+        "cache": key.cache_policy,
         "max_image_pixels": key.max_image_pixels,
     }
 

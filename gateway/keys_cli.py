@@ -16,10 +16,10 @@ import sys
 import unicodedata
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from gateway.address import parse_networks
-from gateway.key_ring import render_time
+from gateway.key_ring import CachePolicy, render_time
 from gateway.keys import Key, KeyFileError, hash_secret, new_secret, read_ring, update, utc_now
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="how long it is valid, in hours, days or weeks: 12h, 90d, 52w (default: until it is revoked)",
     )
     create.add_argument(
+        "--cache",
+        choices=get_args(CachePolicy),
+        help="which of its answers are kept (default: as the gateway's settings)",
+    )
+    create.add_argument(
         "--max-image-pixels",
         type=int,
         metavar="N",
@@ -127,6 +132,7 @@ def _create(path: Path, args: argparse.Namespace, now: datetime) -> int:
         networks=tuple(args.cidr),
         expires=now + args.expires_in if args.expires_in else None,
         name=args.name,
+        cache_policy=args.cache,
         max_image_pixels=args.max_image_pixels,
     )
     update(path, lambda keys: [*keys, key])

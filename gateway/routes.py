@@ -78,6 +78,7 @@ class Exchange:
         self._operation = ROUTES.get(scope["path"])
         self._status = 0
         self._cache = "bypass"
+        self._age_s: int | None = None
         self._tenant: str | None = None
         self._key_id: str | None = None
 
@@ -105,7 +106,7 @@ class Exchange:
         with cancelled_when_gone(self._receive):
             reply = await pipeline.answer(parsed)
             try:
-                self._cache = reply.cache
+                self._cache, self._age_s = reply.cache, reply.age_s
                 if isinstance(reply.body, bytes):
                     await self._send_whole(200, self._rendered(parsed, reply.body), reply.content_type)
                 else:
@@ -151,6 +152,8 @@ class Exchange:
             (b"server-timing", self._timer.server_timing()),
             *more,
         ]
+        if self._age_s is not None:
+            headers.append((b"age", b"%d" % self._age_s))
         if self._operation is not None:
             FIRST_BYTE.labels(self._operation.value).observe(self._timer.elapsed_s())
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

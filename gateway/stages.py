@@ -109,6 +109,10 @@ class Keyed:
 
     located: Located
     cache_key: bytes | None
+    oldest_s: float | None = None
+    """A kept answer older than this may not be given; None: any age will do."""
+    only_cached: bool = False
+    """The client wants a kept answer or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +134,7 @@ class Reply:
     body: bytes | AsyncIterator[bytes]
     content_type: bytes
     cache: Literal["hit", "miss", "bypass"] = "bypass"
+    age_s: int | None = None
+    """How long ago a kept answer was made."""
     release: Callable[[], None] = field(default=_nothing, compare=False)
     """To be called after the last byte, whatever happened: gives back the engine's slot and connection."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pyvips
 
 from gateway.images.bmp import open_bmp
+from gateway.images.quiet import quieten
 from gateway.images.refused import ImageRefused
 from gateway.images.sniff import Format
 
@@ -48,6 +49,7 @@ def _lock_down() -> None:
 
 
 _lock_down()
+quieten()
 
 
 def open_picture(data: bytes, fmt: Format, *, jpeg_shrink: int = 1, webp_scale: float = 1.0) -> pyvips.Image:

@@ -8,8 +8,9 @@ import httpx
 import pytest
 from aiohttp import web
 
+from gateway.cache import Wish, wish_of
 from tests.support.engine import DONE, chat_answer, chunk, stream
-from tests.support.gateway import OTHER_KEY
+from tests.support.gateway import KEY, OTHER_KEY, key_record, write_keys
 from tests.support.pictures import data_url, jpeg, png, question
 
 CHAT = "/v1/chat/completions"
@@ -223,3 +224,78 @@ class TestSingleFlight:
         assert {response.status_code for response in responses} == {500}
         assert "defect" in caplog.text
         assert "defect" not in responses[0].text
+
+
+class TestCacheControl:
+    async def test_no_store_neither_reads_nor_writes(self, http):
+        body = question(data_url(png()))
+        assert (await ask(http, body, headers={"cache-control": "no-store"}))[0] == "bypass"
+        assert (await ask(http, body))[0] == "miss"
+        assert (await ask(http, body, headers={"cache-control": "no-store"}))[0] == "bypass"
+
+    async def test_no_cache_asks_anew_and_keeps_the_answer(self, http, engine):
+        body = question(data_url(png()))
+        await ask(http, body)
+        fresh = await ask(http, body, headers={"cache-control": "no-cache"})
+        assert fresh[0] == "miss"
+        assert await ask(http, body) == ("hit", fresh[1])
+        assert len(engine.requests) == 2
+
+    async def test_max_age_bounds_the_age_and_age_is_told(self, http, gateway):
+        body = question(data_url(png()))
+        await ask(http, body)
+        cache = gateway.app.state.pipeline.cache
+        now = cache._clock
+        cache._clock = lambda: now() + 100
+        response = await http.post(CHAT, json=body)
+        assert (response.headers["x-cache"], response.headers["age"]) == ("hit", "100")
+        assert (await ask(http, body, headers={"cache-control": "max-age=200"}))[0] == "hit"
+        assert (await ask(http, body, headers={"cache-control": "private, Max-Age=50"}))[0] == "miss"
+        assert "age" not in (await http.post(CHAT, json=question(data_url(png()), "new"))).headers
+
+    async def test_only_if_cached_never_reaches_the_engine(self, http, engine):
+        body = question(data_url(png()))
+        only = {"cache-control": "only-if-cached"}
+        response = await http.post(CHAT, json=body, headers=only)
+        assert (response.status_code, response.json()["error"]["code"]) == (504, "not_cached")
+        assert engine.requests == []
+        await ask(http, body)
+        assert (await ask(http, body, headers=only))[0] == "hit"
+
+    async def test_a_long_answer_is_kept_compressed_and_replayed_whole(self, http, engine, gateway):
+        async def script(*_):
+            return web.json_response(chat_answer("word " * 5000))
+
+        engine.script = script
+        first = await ask(http, question(data_url(png())))
+        assert await ask(http, question(data_url(png()))) == ("hit", first[1])
+        assert gateway.app.state.pipeline.cache._store.bytes_used < len(first[1]) / 4
+
+    async def test_a_key_may_have_a_policy_of_its_own(self, start, tmp_path):
+        keys = write_keys(
+            tmp_path / "k.json", key_record(KEY, "one", cache="always"), key_record(OTHER_KEY, "two", cache="never")
+        )
+        gateway = await start(keys_file=keys)
+        async with httpx.AsyncClient(base_url=gateway.url) as http:
+            for key, temperature, expected in [(KEY, 1, "hit"), (OTHER_KEY, 0, "bypass")]:
+                headers = {"authorization": f"Bearer {key}"}
+                body = question(data_url(png()), temperature=temperature)
+                await ask(http, body, headers=headers)
+                assert (await ask(http, body, headers=headers))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "wish"),
+    [
+        (None, Wish()),
+        (b"", Wish()),
+        (b"no-transform, max-stale=5", Wish()),
+        (b"NO-STORE", Wish(no_store=True)),
+        (b'max-age="60", no-cache', Wish(no_cache=True, max_age_s=60)),
+        (b"max-age=-1", Wish()),
+        (b"max-age=9999999999999", Wish()),
+        (b"only-if-cached", Wish(only_cached=True)),
+    ],
+)
+def test_cache_control_is_read_as_rfc_9111_says(header, wish):
+    assert wish_of(header) == wish
