@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import GatewayError, InternalError
-
 from gateway.telemetry import JOINED
 
 if TYPE_CHECKING:
