@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw, ImageOps
 
-from gateway.images import ImageRefused, inspect, shrink, target_size
+from gateway.images import inspect, shrink, target_size
 from tests.unit.gateway.images import samples
 from tests.unit.gateway.images.samples import BUDGET, CAP, difference, encode, photo, pixels
 from tests.unit.gateway.images.test_bmp import bmp_v5
@@ -20,8 +18,8 @@ from tests.unit.gateway.images.test_inspect import KINDS
 
 LARGE = photo(900, 640)
 SMALL = photo(320, 200)
-JUST_VISIBLE = 3.0
-"""Grey levels: about what JPEG at quality 90 itself costs on these pictures, and resampling kernels differ by."""
+JUST_VISIBLE = 2.0
+"""Grey levels. Measured here: 0.2 to 1.5, of which most is JPEG at quality 90 and the kernels' different taste."""
 
 
 def bring(data: bytes, max_pixels: int = BUDGET):
@@ -88,14 +86,14 @@ def test_a_small_picture_keeps_its_size(kind):
     assert metadata(out.data) == set()
 
 
-@pytest.mark.parametrize("factor", [1.2, 1.6, 2.5, 3.1, 5.9, 6.1, 11.9, 12.1, 20])
+@pytest.mark.parametrize("factor", [1.2, 1.6, 2.5, 3.1, 5.9, 6.1, 11.9, 12.1, 14])
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_every_shrink_on_load_gives_the_same_picture(kind, factor):
-    max_pixels = 64 * 64
-    picture = photo(int(64 * factor), int(64 * factor), seed=int(factor * 10))
-    out = bring(encode(picture, kind, quality=95), max_pixels)
-    assert (out.width, out.height) == (64, 64)
-    assert difference(pixels(out.data), as_pillow_would(picture, max_pixels)) < JUST_VISIBLE
+    max_pixels = 96 * 96
+    data = encode(photo(int(96 * factor), int(96 * factor), seed=int(factor * 10)), kind, quality=95)
+    out = bring(data, max_pixels)
+    assert (out.width, out.height) == (96, 96)
+    assert difference(pixels(out.data), as_pillow_would(Image.open(io.BytesIO(data)), max_pixels)) < JUST_VISIBLE
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -277,81 +275,14 @@ def test_a_profile_of_another_kind_of_colour_is_ignored(mode):
     assert difference(pixels(bring(odd).data), pixels(bring(plain).data)) < JUST_VISIBLE
 
 
-LOSES_ITS_END = sorted(set(LARGE_KINDS) - {"gif", "animated gif"})
-
-
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-@pytest.mark.parametrize("kind", LOSES_ITS_END)
-def test_a_truncated_file_is_refused(kind, share):
-    data = LARGE_KINDS[kind]
-    with pytest.raises(ImageRefused) as caught:
-        bring(data[: int(len(data) * (share if kind != "pages of tiff" else share / 2))])
-    assert caught.value.reason == "invalid_image"
-
-
-@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "palette png"])
-def test_a_truncated_small_file_is_not_passed_through(kind):
-    data = KINDS[kind][0]
-    for cut in (data[: len(data) // 2], data[: len(data) // 2] + data[-12:], data[: len(data) // 2] + b"\xff\xd9"):
-        try:
-            out = bring(cut)
-        except ImageRefused as refused:
-            assert refused.reason == "invalid_image"  # noqa: PT017 - a JPEG that ends with EOI is merely short of data
-        else:
-            assert out.data is not cut or kind.endswith("jpeg")
-
-
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (samples.png_bomb(4000, 4000), "short of rows"),
-        (samples.jpeg_sized(4000, 4000), "short of scan lines"),
-        (samples.tiff_sized(3000, 3000), "short of strips"),
-        (samples.avif_sized(640, 480), "not what it says"),
-        (samples.webp_sized(640, 480), "a frame smaller than its canvas"),
-        (samples.gif_sized(640, 480), "a frame larger than its data"),
-        (samples.jpeg_sized(1, 1), "more data than it says"),
-    ],
-)  # fmt: skip
-def test_a_lying_header_costs_a_refusal_or_a_picture_of_the_size_it_claims(data, kind):
-    try:
-        info = inspect(data, max_pixels=CAP)
-        out = shrink(data, info, max_pixels=BUDGET)
-    except ImageRefused as refused:
-        assert refused.reason == "invalid_image", kind  # noqa: PT017
-    else:
-        assert (out.width, out.height) == target_size(info.width, info.height, BUDGET)
-
-
-def test_a_jpeg_of_countless_scans_is_not_decoded():
-    data = encode(photo(64, 64), "JPEG", progressive=True)
-    last = data.rindex(b"\xff\xda")
-    bomb = data[:-2] + data[last:-2] * 200 + data[-2:]
-    with pytest.raises(ImageRefused, match="more than 100 scans") as caught:
-        bring(bomb)
-    assert caught.value.reason == "invalid_image"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_scrambled_pixels_are_a_picture_or_a_refusal(kind):
-    rng = np.random.default_rng(zlib.crc32(kind.encode()))
-    original = np.frombuffer(KINDS[kind][0], np.uint8)
-    for _ in range(12):
-        data = original.copy()
-        at = rng.integers(12, len(data), 6)
-        data[at] = rng.integers(0, 256, 6)
-        try:
-            out = bring(data.tobytes())
-        except ImageRefused as refused:
-            assert refused.reason in {
-                "invalid_image",
-                "image_too_large",
-                "aspect_ratio",
-                "unsupported_image",
-                "too_many_frames",
-            }  # noqa: PT017
-        else:
-            assert out.width * out.height <= BUDGET
+@pytest.mark.parametrize(("mode", "space"), [("RGB", b"RGB "), ("L", b"GRAY"), ("CMYK", b"CMYK")])
+def test_a_profile_that_is_no_description_of_a_picture_is_ignored(mode, space):
+    """Device links and the like are valid profiles that nothing can be read through: the library refuses them."""
+    link = samples.srgb_profile()
+    link = link[:12] + b"link" + space + link[20:]
+    plain = encode(SMALL.convert(mode), "JPEG", quality=95)
+    odd = encode(SMALL.convert(mode), "JPEG", quality=95, icc_profile=link)
+    assert difference(pixels(bring(odd).data), pixels(bring(plain).data)) < JUST_VISIBLE
 
 
 def test_an_extreme_strip_stays_within_the_budget():
@@ -365,22 +296,3 @@ def test_threads_do_not_mix_pictures():
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda data: bring(data).data, sources * 4))
     assert together == alone * 4
-
-
-def test_nothing_is_written_to_the_terminal():
-    """libvips, libtiff and libjpeg warn on standard error; a hostile client must not write our logs."""
-    script = (
-        "import sys\n"
-        "from gateway.images import ImageRefused, inspect, shrink\n"
-        "files = sys.stdin.buffer.read().split(b'-- cut here --')\n"
-        "assert len(files) > 20\n"
-        "for data in files:\n"
-        "    for cut in (data, data[:len(data) // 2], data[:400]):\n"
-        "        try: shrink(cut, inspect(cut, max_pixels=10**7), max_pixels=64 * 64)\n"
-        "        except ImageRefused: pass\n"
-    )
-    files = [data for data, *_ in KINDS.values()] + [samples.tiff_sized(3000, 3000), samples.jpeg_sized(900, 900)]
-    done = subprocess.run(
-        [sys.executable, "-c", script], input=b"-- cut here --".join(files), capture_output=True, check=True
-    )
-    assert (done.stdout, done.stderr) == (b"", b"")
