@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 
 from gateway import __version__
 from gateway.address import parse_networks
+from gateway.admission import Admission
 from gateway.auth import AddressGate, KeyGate
 from gateway.body import BodyReader
 from gateway.cache import ResponseCache
@@ -141,6 +142,15 @@ async def _pipeline(
         ),
         cache,
         flights,
+        Admission(
+            lambda: settings.engine_max_in_flight * len(settings.engines),
+            max_waiting=settings.queue_max,
+            deadlines_s={
+                "interactive": settings.queue_interactive_s,
+                "default": settings.queue_default_s,
+                "bulk": settings.queue_bulk_s,
+            },
+        ),
         Upstream(
             client,
             Endpoints(settings.engines),

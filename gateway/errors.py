@@ -80,6 +80,20 @@ class BodyTooLarge(GatewayError):
     code = "body_too_large"
 
 
+class QueueFull(GatewayError):
+    """503 at once: more requests wait than can be served in time."""
+
+    status = 503
+    code = "queue_full"
+
+
+class QueueTimeout(GatewayError):
+    """503: the request waited as long as its class may."""
+
+    status = 503
+    code = "queue_timeout"
+
+
 class InternalError(GatewayError):
     """500: a defect of the gateway; the log has the rest under the request's id."""
 

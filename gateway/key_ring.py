@@ -42,6 +42,10 @@ CachePolicy = Literal["deterministic", "always", "never"]
 """Which answers are kept: those to greedy decoding, all, none."""
 
 
+Priority = Literal["interactive", "default", "bulk"]
+"""The class in which its requests wait for an engine."""
+
+
 class KeyFileError(Exception):
     """The key file cannot be used. The text says why and what to do, and holds no secret."""
 
@@ -68,6 +72,8 @@ class Key:
     """Least budget wins: no picture of this key keeps more pixels than this. None leaves it to the settings."""
     cache_policy: CachePolicy | None = None
     """None leaves it to the settings."""
+    priority: Priority = "default"
+    """Its class in the queue."""
 
     def is_expired(self, now: datetime) -> bool:
         """Tell whether its time is over at `now` (aware)."""
@@ -250,6 +256,7 @@ _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     "expires": ("expires", False, _parse_time),
     "name": ("name", False, _parse_name),
     "cache": ("cache_policy", False, _one_of(get_args(CachePolicy))),
+    "priority": ("priority", False, _one_of(get_args(Priority))),
     "max_image_pixels": ("max_image_pixels", False, _parse_pixels),
 }
 
@@ -264,6 +271,7 @@ def _render_key(key: Key) -> dict[str, object]:
         "expires": render_time(key.expires) if key.expires else None,
         "name": key.name or None,
         "cache": key.cache_policy,
+        "priority": None if key.priority == "default" else key.priority,
         "max_image_pixels": key.max_image_pixels,
     }
 

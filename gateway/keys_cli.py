@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from gateway.address import parse_networks
-from gateway.key_ring import CachePolicy, render_time
+from gateway.key_ring import CachePolicy, Priority, render_time
 from gateway.keys import Key, KeyFileError, hash_secret, new_secret, read_ring, update, utc_now
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="which of its answers are kept (default: as the gateway's settings)",
     )
     create.add_argument(
+        "--priority",
+        choices=get_args(Priority),
+        default="default",
+        help="the class in which its requests wait for an engine (default: %(default)s)",
+    )
+    create.add_argument(
         "--max-image-pixels",
         type=int,
         metavar="N",
@@ -133,6 +139,7 @@ def _create(path: Path, args: argparse.Namespace, now: datetime) -> int:
         expires=now + args.expires_in if args.expires_in else None,
         name=args.name,
         cache_policy=args.cache,
+        priority=args.priority,
         max_image_pixels=args.max_image_pixels,
     )
     update(path, lambda keys: [*keys, key])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gateway.admission import Admission
     from gateway.auth import AddressGate, KeyGate
     from gateway.body import BodyReader
     from gateway.cache import ResponseCache
@@ -25,6 +26,7 @@ class Pipeline:
         images: ImageStep,
         cache: ResponseCache,
         flights: Flights,
+        admission: Admission,
         upstream: Upstream,
     ) -> None:
         """The steps, in their order."""
@@ -34,6 +36,7 @@ class Pipeline:
         self.images = images
         self.cache = cache
         self.flights = flights
+        self.admission = admission
         self.upstream = upstream
 
     async def read(self, raw: RawRequest) -> Parsed:
@@ -60,5 +63,7 @@ class Pipeline:
         timer = keyed.located.parsed.identified.allowed.raw.timer
         with timer.step("decode"):
             prepared = await self.images.shrink(keyed)
+        with timer.step("queue"):
+            scheduled = await self.admission.schedule(prepared)
         with timer.step("engine"):
-            return await self.upstream.send(prepared)
+            return await self.upstream.send(scheduled)

@@ -45,6 +45,13 @@ class Settings(BaseSettings):
     engine_idle_timeout_s: float = Field(
         300.0, gt=0, description="Longest silence of an engine, before the first byte or between two."
     )
+    engine_max_in_flight: int = Field(
+        64, ge=1, description="Requests at one engine at a time, for each worker; the others wait here, in order."
+    )
+    queue_max: int = Field(1024, ge=1, description="Requests that may wait in each worker; more are refused at once.")
+    queue_interactive_s: float = Field(20.0, gt=0, description="Longest wait of a key with priority interactive.")
+    queue_default_s: float = Field(60.0, gt=0, description="The same for priority default.")
+    queue_bulk_s: float = Field(600.0, gt=0, description='The same for priority bulk and `"service_tier": "flex"`.')
     model_revision: str = Field(
         "", description="Names the weights in the cache key: change it with the weights, and old answers are not used."
     )

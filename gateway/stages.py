@@ -123,6 +123,15 @@ class Prepared:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """It is this request's turn: it holds a slot at the engines."""
+
+    prepared: Prepared
+    release: Callable[[], None]
+    """Gives the slot back; to be called when the last byte has come, whatever happened."""
+
+
 def _nothing() -> None:
     """Nothing is held."""
 

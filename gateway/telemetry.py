@@ -56,6 +56,15 @@ LOOP_LAG = Histogram(
     "How late the event loop runs what is due: the longest time that nothing else could run.",
     buckets=LAG_BUCKETS_S,
 )
+QUEUE_DEPTH = Gauge(
+    "gateway_queue_depth", "Requests waiting for an engine.", ("priority",), multiprocess_mode="livesum"
+)
+QUEUE_WAIT = Histogram(
+    "gateway_queue_wait_seconds", "Time from the queue's end to a slot.", ("priority",), buckets=LATENCY_BUCKETS_S
+)
+QUEUE_REFUSED = Counter(
+    "gateway_queue_refused", "Requests that found no place or waited too long.", ("priority", "reason")
+)
 KEYS_RELOADED = Counter("gateway_keys_reloads", "Times the key file was read anew.", ("outcome",))
 
 ACCESS = logging.getLogger("gateway.access")

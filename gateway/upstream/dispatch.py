@@ -9,7 +9,7 @@ import orjson
 
 from gateway.errors import EngineMisbehaved, EngineUnavailable
 from gateway.sse import first_event, refusal, relay
-from gateway.stages import EVENT_STREAM, JSON, Operation, Prepared, Reply
+from gateway.stages import EVENT_STREAM, JSON, Operation, Reply, Scheduled
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.client import EngineUnreachable
 
@@ -37,18 +37,20 @@ class Upstream:
             {"authorization": f"Bearer {api_key}"} if api_key else {}
         )
 
-    async def send(self, prepared: Prepared) -> Reply:
+    async def send(self, scheduled: Scheduled) -> Reply:
         """The engine's answer: whole, or a stream whose first event has been seen.
 
         Raises EngineRefused with the engine's status, EngineUnavailable when none can be reached, EngineMisbehaved.
         The reply's `release` gives back the engine's slot and connection.
         """
+        prepared = scheduled.prepared
         parsed = prepared.keyed.located.parsed
         raw = parsed.identified.allowed.raw
         operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
         method = "GET" if operation is Operation.MODELS else "POST"
         headers = self._headers | {"x-request-id": raw.id}
         with ExitStack() as held:
+            held.callback(scheduled.release)
             response = await self._attempt(method, operation.value, headers, prepared.payload or None, held)
             held.callback(response.close)
             if response.status != OK:

@@ -33,7 +33,7 @@ async def test_the_reply_tells_request_id_cache_and_timing(http):
     assert response.headers["x-request-id"].startswith("req_")
     assert response.headers["x-cache"] == "miss"
     assert {part.split(";")[0] for part in response.headers["server-timing"].split(", ")} == {
-        "auth", "body", "fetch", "cache", "decode", "engine",
+        "auth", "body", "fetch", "cache", "decode", "queue", "engine",
     }  # fmt: skip
 
 
@@ -508,3 +508,56 @@ class TestAnswersBelongToTheirPictures:
                 return response.json()["choices"][0]["message"]["content"]
 
         assert await asyncio.gather(*(ask(url) for url in urls * 2)) == urls * 2
+
+
+class TestQueue:
+    async def test_interactive_passes_bulk_and_everybody_is_answered(self, start, engine, tmp_path):
+        order, go = [], asyncio.Event()
+
+        async def script(_, body):
+            order.append(body["messages"][0]["content"])
+            await go.wait()
+            return web.json_response(chat_answer("done"))
+
+        engine.script = script
+        keys = write_keys(
+            tmp_path / "k.json", key_record(KEY, "one", priority="interactive"), key_record(OTHER_KEY, "two")
+        )
+        gateway = await start(keys_file=keys, engine_max_in_flight=1)
+        queue = gateway.app.state.pipeline.admission
+        async with httpx.AsyncClient(base_url=gateway.url) as http:
+
+            async def ask(text, key, **more):
+                body = {"messages": [{"role": "user", "content": text}], **more}
+                headers = {"authorization": f"Bearer {key}"}
+                return (await http.post(CHAT, json=body, headers=headers)).status_code
+
+            tasks = [asyncio.create_task(ask("first", OTHER_KEY))]
+            while not order:
+                await asyncio.sleep(0.005)
+            for number, (text, key, more) in enumerate(
+                [("bulk", OTHER_KEY, {"service_tier": "flex"}), ("default", OTHER_KEY, {}), ("interactive", KEY, {})]
+            ):
+                tasks.append(asyncio.create_task(ask(text, key, **more)))
+                while queue.waiting <= number:
+                    await asyncio.sleep(0.005)
+            go.set()
+            assert set(await asyncio.gather(*tasks)) == {200}
+        assert order == ["first", "interactive", "default", "bulk"]
+
+    async def test_a_full_queue_says_503_at_once(self, start, engine):
+        async def script(*_):
+            await asyncio.sleep(60)
+
+        engine.script = script
+        gateway = await start(engine_max_in_flight=1, queue_max=1)
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
+            held = [asyncio.create_task(http.post(CHAT, json={"messages": []})) for _ in range(2)]
+            while not gateway.app.state.pipeline.admission.waiting:
+                await asyncio.sleep(0.005)
+            response = await http.post(CHAT, json={"messages": []})
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "queue_full")
+            assert int(response.headers["retry-after"]) >= 1
+            for task in held:
+                task.cancel()
+            await asyncio.gather(*held, return_exceptions=True)

@@ -1,0 +1,169 @@
+"""The queue in front of the engines: bounded, by class, fair between tenants, with a deadline for each class.
+
+One number orders all who wait: when a request would be served in a fair world. That is its arrival, plus the delay of
+its class, plus a share for each request of the same tenant already waiting. So interactive requests pass bulk ones, but
+a bulk request is never passed by one that arrives more than the delay later; and a tenant with a thousand requests in
+the queue does not stand in the way of one with a single request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import QueueFull, QueueTimeout
+from gateway.stages import Operation, Scheduled
+from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.key_ring import Priority
+    from gateway.stages import Prepared
+
+CLASS_DELAY_S: Mapping[Priority, float] = {"interactive": 0.0, "default": 2.0, "bulk": 30.0}
+"""How much later than an interactive request one of this class is due; the bound of its being passed."""
+SHARE_S = 0.25
+"""What each waiting request of a tenant adds to its next one: about the time an engine takes for one."""
+QUEUE_SHARE: Mapping[Priority, float] = {"interactive": 1.0, "default": 0.9, "bulk": 0.5}
+"""The part of the queue that a class may fill: bulk never locks the others out."""
+
+
+def priority_of(of_key: Priority, body: dict[str, Any]) -> Priority:
+    """The key's class; a request may step back with OpenAI's `service_tier: "flex"`, never forward."""
+    return "bulk" if body.get("service_tier") == "flex" else of_key
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A request in the queue; `granted` is set when its slot is there."""
+
+    tenant: str
+    priority: Priority
+    granted: asyncio.Event = field(default_factory=asyncio.Event)
+    left: bool = False
+
+
+class Slot:
+    """A place at the engines. To be given back once; a second time changes nothing."""
+
+    def __init__(self, admission: Admission) -> None:
+        """Held from the moment it exists."""
+        self._admission: Admission | None = admission
+
+    def release(self) -> None:
+        """Give the place to whoever is next."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.give_back()
+
+
+class Admission:
+    """At most `capacity()` requests at the engines; the others wait in order, or are refused when too many do."""
+
+    def __init__(
+        self,
+        capacity: Callable[[], int],
+        *,
+        max_waiting: int,
+        deadlines_s: Mapping[Priority, float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`capacity` is asked anew each time: engines come and go. `deadlines_s` is the longest wait of each class."""
+        self._capacity = capacity
+        self._max_waiting = max_waiting
+        self._deadlines_s = deadlines_s
+        self._clock = clock
+        self._queue: list[tuple[float, int, Waiting]] = []
+        self._turn = 0
+        self._busy = 0
+        self._by_tenant: Counter[str] = Counter()
+        self._by_class: Counter[Priority] = Counter()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._by_class.total()
+
+    async def schedule(self, prepared: Prepared) -> Scheduled:
+        """The request with its slot; raises as `enter`. The list of models needs no turn and takes no slot's time."""
+        parsed = prepared.keyed.located.parsed
+        if parsed.identified.allowed.raw.operation is Operation.MODELS:
+            return Scheduled(prepared, lambda: None)
+        key = parsed.identified.key
+        slot = await self.enter(key.tenant, priority_of(key.priority, parsed.body))
+        return Scheduled(prepared, slot.release)
+
+    async def enter(self, tenant: str, priority: Priority) -> Slot:
+        """A slot, as soon as it is this request's turn.
+
+        Raises QueueFull at once when too many wait, QueueTimeout when the class's deadline is over. Being cancelled
+        leaves the queue.
+        """
+        if self.waiting == 0 and self._busy < self._capacity():
+            self._busy += 1
+            QUEUE_WAIT.labels(priority).observe(0.0)
+            return Slot(self)
+        if self.waiting >= self._max_waiting * QUEUE_SHARE[priority]:
+            QUEUE_REFUSED.labels(priority, "full").inc()
+            raise QueueFull("Too many requests are waiting: try again shortly.", retry_after_s=self._retry_after_s())
+        return await self._wait(tenant, priority)
+
+    async def _wait(self, tenant: str, priority: Priority) -> Slot:
+        began = self._clock()
+        waiting = Waiting(tenant, priority)
+        due = began + CLASS_DELAY_S[priority] + SHARE_S * self._by_tenant[tenant]
+        self._turn += 1
+        heapq.heappush(self._queue, (due, self._turn, waiting))
+        self._count(waiting, 1)
+        self.wake()
+        deadline_s = self._deadlines_s[priority]
+        try:
+            async with asyncio.timeout(deadline_s):
+                await waiting.granted.wait()
+        except TimeoutError as exc:
+            self._abandon(waiting)
+            QUEUE_REFUSED.labels(priority, "deadline").inc()
+            message = f"No engine was free within {deadline_s:g} s: try again later."
+            raise QueueTimeout(message, retry_after_s=self._retry_after_s()) from exc
+        except BaseException:
+            self._abandon(waiting)
+            raise
+        QUEUE_WAIT.labels(priority).observe(self._clock() - began)
+        return Slot(self)
+
+    def _count(self, waiting: Waiting, by: int) -> None:
+        self._by_tenant[waiting.tenant] += by
+        if not self._by_tenant[waiting.tenant]:
+            del self._by_tenant[waiting.tenant]
+        self._by_class[waiting.priority] += by
+        QUEUE_DEPTH.labels(waiting.priority).inc(by)
+
+    def _abandon(self, waiting: Waiting) -> None:
+        if waiting.granted.is_set():  # The slot came in the very moment that the client left.
+            self.give_back()
+        else:
+            waiting.left = True  # Its entry is dropped when its turn comes.
+            self._count(waiting, -1)
+
+    def give_back(self) -> None:
+        """One slot less is taken."""
+        self._busy -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Give free slots to the next in the queue; also to be called when the capacity has grown."""
+        while self._queue and (self._queue[0][2].left or self._busy < self._capacity()):
+            _, _, waiting = heapq.heappop(self._queue)
+            if not waiting.left:
+                self._busy += 1
+                self._count(waiting, -1)
+                waiting.granted.set()
+
+    def _retry_after_s(self) -> int:
+        # A guess that spreads clients out: the more wait, the longer.
+        return max(1, min(30, round(self.waiting * SHARE_S / max(1, self._capacity()))))
