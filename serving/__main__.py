@@ -46,6 +46,14 @@ def engine_python(environ: Mapping[str, str], root: Path = ROOT) -> str:
     return str(root / ".venv-engine" / "bin" / "python")
 
 
+def port(text: str) -> int:
+    """Parse a TCP port; argparse makes the ValueError a usage error."""
+    number = int(text)
+    if not 0 < number < 65536:  # noqa: PLR2004  # 16 bits
+        raise ValueError
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser(prog="python -m serving", description="The engine side of the stack.")
@@ -61,14 +69,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", required=True, choices=profile.names(), metavar="NAME", help=titles)
     run.add_argument("--model", help="checkpoint: a directory or a hub name (default: the profile's)")
     run.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    run.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    run.add_argument("--port", type=port, default=8000, help="port to listen on (default: %(default)s)")
     run.add_argument("--served-model-name", nargs="+", default=(), metavar="NAME", help="what clients call the model")
     run.add_argument("--print", action="store_true", help="print the command as shell, and do not run it")
     demo = commands.add_parser("demo", help="start engine and gateway on this machine and ask three questions")
     demo.add_argument("--exit", action="store_true", help="stop after the questions; exit 0 if all answers were right")
-    demo.add_argument("--port", type=int, default=8080, help="gateway (default: %(default)s)")
-    demo.add_argument("--metrics-port", type=int, default=9090, help="gateway's metrics (default: %(default)s)")
-    demo.add_argument("--engine-port", type=int, default=8000, help="vLLM (default: %(default)s)")
+    demo.add_argument("--port", type=port, default=8080, help="gateway (default: %(default)s)")
+    demo.add_argument("--metrics-port", type=port, default=9090, help="gateway's metrics (default: %(default)s)")
+    demo.add_argument("--engine-port", type=port, default=8000, help="vLLM (default: %(default)s)")
     demo.add_argument("--seed", type=int, help="draw these pictures again (default: fresh ones)")
     return top
 

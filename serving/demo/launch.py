@@ -117,20 +117,24 @@ class Watch:
             raise Stopped
         for child in (self.engine, self.gateway):
             if fault := child.fault:
-                raise DemoError(f"{fault}; its log: {child.log}", child.tail())
+                raise _gone(child, fault)
         if self.ready:
             self._probe()
 
     def _probe(self) -> None:
         status = self.probe_engine(self.ports.engine, "/health")
         if status == 503:  # noqa: PLR2004  # what vLLM's /health says once its core or a worker has died
-            raise DemoError(f"the engine lost its core process; its log: {self.engine.log}", self.engine.tail())
+            raise _gone(self.engine, "the engine lost its core process")
         if status != 0:
             self.refused_since = None
         elif self.refused_since is None:
             self.refused_since = self.clock()
         elif self.clock() - self.refused_since > REFUSING_S:
-            raise DemoError(f"the engine has closed its port; its log: {self.engine.log}", self.engine.tail())
+            raise _gone(self.engine, "the engine closed its port")
+
+
+def _gone(child: Child, fault: str) -> DemoError:
+    return DemoError(f"{fault}: see above and in {child.log}, then run `make demo` again", child.tail())
 
 
 def wait_until_ready(watch: Watch, report: Report, deadline_s: float = READY_DEADLINE_S) -> None:
@@ -151,40 +155,42 @@ def wait_until_ready(watch: Watch, report: Report, deadline_s: float = READY_DEA
     watch.ready = True
 
 
-def ask_all(watch: Watch, report: Report, drawn: list[ask.Drawn]) -> tuple[list[ask.Answered], float]:
-    """Ask the questions while watching the children; return the answers and when the first one was there."""
+def ask_all(watch: Watch, report: Report, drawn: list[ask.Drawn]) -> list[ask.Answered]:
+    """Ask the questions while watching the children; show each answer when it is there."""
     results: list[ask.Answered] = []
-    first_answer_s: list[float] = []
-    failure: list[Exception] = []
-
-    def work() -> None:
-        try:
-            with openai.OpenAI(
-                base_url=f"http://{HOST}:{watch.ports.gateway}/v1",
-                api_key=launch_plan.DEMO_KEY,
-                timeout=ANSWER_DEADLINE_S,
-                max_retries=0,
-                # Loopback needs no proxy, whatever the environment says.
-                http_client=openai.DefaultHttpxClient(trust_env=False),
-            ) as client:
-                for item in drawn:
-                    results.append(ask.put(client, launch_plan.model_name(), item))
-                    first_answer_s.append(report.elapsed_s)
-        except openai.OpenAIError as exc:
-            failure.append(exc)
-
+    failures: list[Exception] = []
     # A daemon: the demo can end while the SDK still waits for a dead engine.
-    worker = threading.Thread(target=work, daemon=True)
+    worker = threading.Thread(target=_ask, args=(watch.ports, drawn, results, failures), daemon=True)
     worker.start()
-    deadline = time.monotonic() + ANSWER_DEADLINE_S * len(drawn)
-    while worker.is_alive():
+    deadline, shown = time.monotonic() + ANSWER_DEADLINE_S * len(drawn), 0
+    while shown < len(drawn):
         watch.tick(0.02)
+        while shown < len(results):
+            report.answered(shown + 1, results[shown])
+            shown += 1
+        if failures:
+            watch.tick()  # a dead child is the better explanation
+            raise DemoError(f"question {shown + 1} failed: {failures[0]}", watch.gateway.tail())
         if time.monotonic() > deadline:
             raise DemoError(f"no answer within {ANSWER_DEADLINE_S:.0f} s", watch.gateway.tail())
-    if failure:
-        watch.tick()  # a dead child is the better explanation
-        raise DemoError(f"a question failed: {failure[0]}", watch.gateway.tail())
-    return results, first_answer_s[0]
+    return results
+
+
+def _ask(ports: Ports, drawn: list[ask.Drawn], results: list[ask.Answered], failures: list[Exception]) -> None:
+    with openai.OpenAI(
+        base_url=f"http://{HOST}:{ports.gateway}/v1",
+        api_key=launch_plan.DEMO_KEY,
+        timeout=ANSWER_DEADLINE_S,
+        max_retries=0,
+        # Loopback needs no proxy, whatever the environment says.
+        http_client=openai.DefaultHttpxClient(trust_env=False),
+    ) as client:
+        try:
+            for item in drawn:  # one by one: the main thread shows each as it comes
+                answer = ask.put(client, launch_plan.model_name(), item)
+                results.append(answer)
+        except openai.OpenAIError as exc:
+            failures.append(exc)
 
 
 @contextlib.contextmanager
@@ -230,11 +236,9 @@ def run(ports: Ports, folder: Path, report: Report, stop: Stop, *, stop_after_an
         report.event("ready: the gateway answers, with the engine behind it", style="bold green")
         drawn = ask.draw(seed, folder / "pictures")
         report.event(f"drew {len(drawn)} pictures (seed {seed})")
-        answers, first_answer_s = ask_all(watch, report, drawn)
-        for number, answer in enumerate(answers, start=1):
-            report.answered(number, answer)
+        answers = ask_all(watch, report, drawn)
         rss = {child.name: child.rss_bytes() for child in (engine, gateway)}
-        report.sizes({**rss, "demo": psutil.Process().memory_info().rss}, first_answer_s)
+        report.sizes({**rss, "demo": psutil.Process().memory_info().rss})
         right = sum(answer.right for answer in answers)
         report.event(
             f"{right} of {len(answers)} answers are right", style="bold green" if right == len(answers) else "bold red"

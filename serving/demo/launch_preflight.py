@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from serving.demo.launch_plan import Ports
 
 GIB = 2**30
-NEEDED_BYTES = int(3.5 * GIB)
-"""Measured: 2.3 GiB at rest, 2.9 GiB while the engine's three processes load torch; the rest is room for the system."""
+NEEDED_BYTES = 3 * GIB
+"""Measured: 2.2 GiB resident over all processes, at the peak too; the rest is room for the system."""
 
 HOST = "127.0.0.1"
 
@@ -49,16 +49,27 @@ def owner(port: int) -> str | None:
     return None
 
 
-def port_fault(variable: str, port: int, taken_by: str | None) -> str:
+def port_fault(variable: str, port: int, taken_by: str | None, instead: int) -> str:
     """Say that a port is taken, by whom, and the two ways on."""
     who = f" by {taken_by}" if taken_by else ""
-    return f"port {port} is in use{who}: stop it, or run `make demo {variable}={port + 1}`"
+    return f"port {port} is in use{who}: stop it, or run `make demo {variable}={instead}`"
+
+
+def free_port(first: int, reserved: set[int]) -> int:
+    """Return the first port from `first` on that nobody has or wants; `first` itself when there is none near."""
+    return next(
+        (port for port in range(first, min(first + 100, 65536)) if port not in reserved and not busy(port)), first
+    )
 
 
 def port_faults(ports: Ports) -> list[str]:
     """Check the demo's three ports: taken by others, or by each other."""
     wanted = {"PORT": ports.gateway, "METRICS_PORT": ports.metrics, "ENGINE_PORT": ports.engine}
-    found = [port_fault(name, port, owner(port)) for name, port in wanted.items() if busy(port)]
+    found = [
+        port_fault(name, port, owner(port), free_port(port + 1, set(wanted.values())))
+        for name, port in wanted.items()
+        if busy(port)
+    ]
     if len(set(wanted.values())) < len(wanted):
         named = ", ".join(f"{name}={port}" for name, port in wanted.items())
         found.append(f"the demo needs three different ports, not {named}")

@@ -25,6 +25,8 @@ class Report:
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     clock: Callable[[], float] = time.monotonic
     started: float = field(init=False)
+    first_answer_s: float | None = None
+    """When the first answer was there, in seconds since the start."""
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -54,6 +56,8 @@ class Report:
 
     def answered(self, number: int, result: Answered) -> None:
         """Print picture, question, answer and latency."""
+        if self.first_answer_s is None:
+            self.first_answer_s = self.elapsed_s
         task, question = result.drawn.task, result.drawn.question
         how = "streamed" if task.streamed else "plain"
         latency = f"{result.total_s * 1000:.0f} ms"
@@ -68,8 +72,9 @@ class Report:
             self.plain(f"    expected  {question.answer}")
         self.plain(f"    latency   {latency}")
 
-    def sizes(self, rss_bytes: dict[str, int], first_answer_s: float) -> None:
+    def sizes(self, rss_bytes: dict[str, int]) -> None:
         """Print the figures that the demo promises."""
         parts = ", ".join(f"{name} {rss / MIB:,.0f} MiB" for name, rss in rss_bytes.items())
         total = sum(rss_bytes.values()) / MIB
-        self.event(f"first answer {first_answer_s:.1f} s after the start; memory {total:,.0f} MiB RSS ({parts})")
+        first = f"first answer {self.first_answer_s:.1f} s after the start; " if self.first_answer_s else ""
+        self.event(f"{first}memory {total:,.0f} MiB RSS ({parts})")

@@ -93,15 +93,16 @@ def run(argv: Sequence[str], log: Path, progress: Progress) -> int:
     """Run a command with its output appended to `log`, saying now and then that it still runs; return its exit code."""
     with log.open("ab") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        while True:
-            try:
-                return process.wait(timeout=progress.beat_s)
-            except subprocess.TimeoutExpired:
-                progress.say("  … still at it")
-            except BaseException:
-                process.kill()  # Ctrl-C must not leave pip writing into a half-made environment
-                process.wait()
-                raise
+        try:
+            while True:
+                try:
+                    return process.wait(timeout=progress.beat_s)
+                except subprocess.TimeoutExpired:
+                    progress.say("  … still at it")
+        except BaseException:
+            process.kill()  # Ctrl-C must not leave pip writing into a half-made environment
+            process.wait()
+            raise
 
 
 def tail(log: Path, lines: int = 15) -> str:

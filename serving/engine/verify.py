@@ -45,14 +45,14 @@ def text_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def metrics_in(files: Iterable[Path]) -> dict[str, str]:
-    """Map each metric named in the files (without `vllm:`) to the first `file:line` that names it."""
+def metrics_in(files: Iterable[Path], root: Path) -> dict[str, str]:
+    """Map each metric named in the files (without `vllm:`) to the first `file:line` that names it, from `root`."""
     found: dict[str, str] = {}
     for path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             if ON_PURPOSE not in line:
                 for name in _METRIC.findall(line):
-                    found.setdefault(name, f"{path}:{number}")
+                    found.setdefault(name, f"{path.relative_to(root)}:{number}")
     return found
 
 
@@ -105,8 +105,8 @@ def faults(root: Path, vllm_dir: Path, say: Callable[[str], None] = print) -> li
             for variable in unknown_variables(loaded.env, variables)
         ]
         say(f"profile {name}: {len(loaded.flags)} flags, {len(loaded.env)} variables")
-    named = metrics_in(text_files(root))
-    found += unknown_metrics(named, set(metrics_in(vllm_dir.rglob("*.py"))))
+    named = metrics_in(text_files(root), root)
+    found += unknown_metrics(named, set(metrics_in(vllm_dir.rglob("*.py"), vllm_dir)))
     say(f"metrics: {len(named)} names of vllm: in this repository")
     return found
 

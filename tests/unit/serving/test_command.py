@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from serving import command, profile
+
+
+def build(name="cpu", inherited=None, **asked):
+    return command.build(
+        profile.load(name), command.Request(**asked), python="/venv/bin/python", root="/srv/stack", inherited=inherited
+    )
+
+
+@pytest.mark.parametrize("name", profile.names())
+def test_the_command_of_each_profile(name, golden):
+    asked = {} if profile.load(name).model else {"model": "/models/qwen3-vl-8b-w4a16"}
+    golden(f"{name}.txt", build(name, **asked).render() + "\n")
+
+
+def test_what_the_operator_asks_for_wins():
+    argv = build(
+        "l4",
+        model="/models/mine",
+        host="0.0.0.0",
+        port=9000,
+        served_model_names=("a", "b"),
+        extra=("--max-num-seqs", "1"),
+    ).argv
+    assert argv[:3] == ("/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server")
+    assert argv[3:9] == ("--model", "/models/mine", "--host", "0.0.0.0", "--port", "9000")
+    at = argv.index("--served-model-name")
+    assert argv[at + 1 : at + 3] == ("a", "b")
+    assert argv.count("--served-model-name") == 1
+    assert argv[-2:] == ("--max-num-seqs", "1")
+
+
+def test_a_variable_that_is_set_already_is_left_alone():
+    assert "HF_HUB_OFFLINE" not in build(inherited={"HF_HUB_OFFLINE": "0"}).env
+    assert build(inherited={}).env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_model_path_from_the_root_becomes_absolute_and_others_stay():
+    assert command.located("./serving/demo/checkpoint", "/srv/stack/") == "/srv/stack/serving/demo/checkpoint"
+    assert command.located("/models/x", "/srv") == "/models/x"
+    assert command.located("Qwen/Qwen3-VL-8B-Instruct", "/srv") == "Qwen/Qwen3-VL-8B-Instruct"
+
+
+def test_only_a_path_is_looked_for_on_the_disk():
+    assert command.local_path(build().argv) == "/srv/stack/serving/demo/checkpoint"
+    assert command.local_path(build("h100").argv) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (True, ["--x"]),
+        (False, ["--no-x"]),
+        (0.9, ["--x", "0.9"]),
+        ("half", ["--x", "half"]),
+        (["a", 1], ["--x", "a", "1"]),
+        ({"size": {"a": 1}}, ["--x", '{"size":{"a":1}}']),
+    ],
+)
+def test_a_value_becomes_words_as_vllm_reads_them(value, words):
+    assert command.flag_words("x", value) == words
+
+
+def test_rendered_commands_survive_a_shell():
+    invocation = build(extra=("--chat-template", "it's here"))
+    words = shlex.split(invocation.render().replace("\\\n", ""))
+    assert tuple(words[len(invocation.env) :]) == invocation.argv
+    assert dict(word.split("=", 1) for word in words[: len(invocation.env)]) == dict(invocation.env)
+
+
+def test_a_profile_without_a_checkpoint_asks_for_one():
+    with pytest.raises(command.CommandError, match=r"t4 names no checkpoint .* with --model"):
+        build("t4")
+
+
+@pytest.mark.parametrize("words", [("--api-key", "secret"), ("--api-key=secret",), ("--api_key", "secret")])
+def test_a_secret_on_the_command_line_is_refused_without_repeating_it(words):
+    with pytest.raises(command.CommandError, match="VLLM_API_KEY") as caught:
+        build(extra=words)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", command.FORBIDDEN_VARIABLES)
+def test_an_environment_that_opens_the_engine_is_refused(name):
+    with pytest.raises(command.CommandError, match=f"{name} is set, and .*: unset it"):
+        build(inherited={name: "1"})
+    build(inherited={name: "0"})

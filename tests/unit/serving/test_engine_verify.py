@@ -1,0 +1,131 @@
+"""The drift check against a tiny package that stands in for vLLM; `make verify-engine` runs it against the real one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from serving import profile
+from serving.engine import verify
+
+V = "vllm" + ":"  # so that the real check does not find the names that are made up here
+
+CLI_ARGS = """
+import json
+def make_arg_parser(parser):
+    for name in {flags!r}:
+        parser.add_argument("--" + name, nargs="*")
+    parser.add_argument("--max-model-len", type=int)
+    return parser
+"""
+
+
+def flags_of_profiles():
+    used = {flag for name in profile.names() for flag in profile.load(name).flags}
+    return sorted((used | {"model", "host", "port"}) - {"max-model-len"})
+
+
+def variables_of_profiles():
+    return sorted({name for each in profile.names() for name in profile.load(each).env})
+
+
+@pytest.fixture
+def vllm(tmp_path, monkeypatch):
+    """Put a stand-in for vLLM on the path; returns its folder."""
+
+    def make(flags=None, variables=None, metrics=("num_requests_running", "request_success", "tool_calls_total")):
+        package = tmp_path / "site" / "vllm"
+        launchers = package / "entrypoints" / "launchers"
+        launchers.mkdir(parents=True)
+        (package / "utils").mkdir()
+        for folder in (package, package / "entrypoints", launchers, package / "utils"):
+            (folder / "__init__.py").write_text("")
+        known = flags_of_profiles() if flags is None else flags
+        (launchers / "cli_args.py").write_text(CLI_ARGS.format(flags=known))
+        (package / "utils" / "argparse_utils.py").write_text(
+            "from argparse import ArgumentParser as FlexibleArgumentParser"
+        )
+        read = variables_of_profiles() if variables is None else variables
+        (package / "envs.py").write_text(f"environment_variables = {dict.fromkeys(read)!r}")
+        (package / "metrics.py").write_text("\n".join(f'"vllm:{name}"' for name in metrics))
+        monkeypatch.syspath_prepend(str(tmp_path / "site"))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+            monkeypatch.delitem(sys.modules, name)
+        return package
+
+    yield make
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def repository(tmp_path):
+    root = tmp_path / "repository"
+    (root / "helm").mkdir(parents=True)
+    (root / ".venv-x").mkdir()
+    (root / ".venv-x" / "other.py").write_text(f"{V}somebody_elses")
+    (root / "picture.jpg").write_bytes(f"{V}not_text".encode())
+    return root
+
+
+def test_it_lists_what_it_checked(vllm, repository, capsys):
+    vllm()
+    (repository / "helm" / "rules.yaml").write_text(
+        "expr: vllm:num_requests_running > rate(vllm:request_success_total[5m])"
+    )
+    assert verify.main(repository) == 0
+    out = capsys.readouterr().out
+    assert "profile l4: 14 flags" in out
+    assert "metrics: 2 names" in out
+    assert out.endswith("verify: ok\n")
+
+
+def test_a_renamed_flag_fails(vllm, repository, capsys):
+    vllm(flags=[flag for flag in flags_of_profiles() if flag != "allowed-media-domains"])
+    assert verify.main(repository) == 1
+    assert "profile cpu: vLLM refuses its command line: " in capsys.readouterr().err
+
+
+def test_a_variable_that_nobody_reads_fails(vllm, repository, capsys):
+    vllm(variables=[])
+    assert verify.main(repository) == 1
+    err = capsys.readouterr().err
+    assert "profile l4: vLLM reads no variable VLLM_MAX_IMAGE_PIXELS" in err
+    assert "HF_HUB_OFFLINE" not in err
+
+
+def test_an_unknown_metric_fails_with_its_place(vllm, repository, capsys):
+    vllm()
+    board = repository / "helm" / "board.json"
+    board.write_text(f'{{}}\n{{"expr": "{V}gpu_cache_usage_perc"}}')
+    assert verify.main(repository) == 1
+    assert f"{V}gpu_cache_usage_perc (helm/board.json:2) is unknown" in capsys.readouterr().err
+
+
+def test_a_metric_named_as_absent_on_purpose_passes(vllm, repository):
+    vllm()
+    (repository / "notes.md").write_text(f"`{V}num_requests_swapped` is not in vLLM any more")
+    assert verify.main(repository) == 0
+
+
+@pytest.mark.parametrize(
+    "series", ["request_success_total", "request_success", "tool_calls_total", "request_success_bucket"]
+)
+def test_the_series_of_a_metric_are_known_with_it(series):
+    assert verify.unknown_metrics({series: "x"}, {"request_success", "tool_calls_total"}) == []
+
+
+def test_values_that_the_parser_refuses_are_faults():
+    def parse(words):
+        raise ValueError("no such backend")
+
+    assert verify.parse_fault(parse, []) == "no such backend"
+    assert verify.parse_fault(lambda _: None, []) is None
+
+
+def test_without_vllm_it_says_what_to_run(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert verify.main() == 127
+    assert ".venv-engine/bin/python" in capsys.readouterr().err
