@@ -38,8 +38,9 @@ engine: setup ## Create .venv-engine with real vLLM for the CPU (about 3.5 GB)
 
 .PHONY: system
 system: ## Install the Debian packages that the tests need
-	@missing=; for pair in redis-server:redis-server; do \
-	  command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	@missing=; for pair in redis-server:redis-server openssl:openssl libnuma.so.1:libnuma1; do what="$${pair%%:*}"; \
+	  case "$$what" in *.so.*) /sbin/ldconfig -p | grep -q "$$what";; *) command -v "$$what" >/dev/null;; esac \
+	  || missing="$$missing $${pair##*:}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "Install first: sudo apt-get install$$missing"; exit 1; fi; \
 	command -v apt-get >/dev/null || { echo "Install first:$$missing"; exit 1; }; \
@@ -50,7 +51,7 @@ system: ## Install the Debian packages that the tests need
 
 .PHONY: demo
 demo: engine ## Real vLLM and the gateway on this machine; three questions; stays up (EXIT=1: stops, exit code tells)
-	@exec $(PY) -m serving demo --port $(PORT) --metrics-port $(METRICS_PORT) --engine-port $(ENGINE_PORT) $(if $(EXIT),--exit)
+	@exec $(PY) -m serving demo --port $(PORT) --metrics-port $(METRICS_PORT) --engine-port $(ENGINE_PORT) $(if $(SEED),--seed $(SEED)) $(if $(EXIT),--exit)
 
 .PHONY: demo-train
 demo-train: engine ## Train the demo checkpoint anew (at most 60 minutes on 2 cores)
