@@ -69,11 +69,16 @@ class Admission:
         self,
         capacity: Callable[[], int],
         *,
+        holds: bool = False,
         max_waiting: int,
         deadlines_s: Mapping[Priority, float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`capacity` is asked anew each time: engines come and go. `deadlines_s` is the longest wait of each class."""
+        """`capacity` is asked anew each time: engines come and go. `deadlines_s` is the longest wait of each class.
+
+        `holds` says that the capacity may be 0 for a while, and that requests then wait for an engine to come.
+        """
+        self.holds = holds
         self._capacity = capacity
         self._max_waiting = max_waiting
         self._deadlines_s = deadlines_s

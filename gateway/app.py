@@ -20,7 +20,7 @@ from gateway.body import BodyReader
 from gateway.cache import ResponseCache
 from gateway.errors import GatewayError, UnknownPath, body_of
 from gateway.flights import Flights
-from gateway.images import ImageFetcher
+from gateway.images import ContentCache, ImageFetcher, MemoryGate
 from gateway.images.addresses import is_public
 from gateway.keys import KeyFile
 from gateway.pipeline import Pipeline
@@ -28,19 +28,34 @@ from gateway.prepare import ImageStep
 from gateway.routes import HotPath
 from gateway.settings import load
 from gateway.stores import MemoryStore, RedisStore, TieredStore
-from gateway.telemetry import CACHE_BYTES, CACHE_ERRORS, KEYS_RELOADED, configure_logging, watch_loop_lag
+from gateway.telemetry import (
+    CACHE_BYTES,
+    CACHE_ERRORS,
+    IMAGE_CACHE_BYTES,
+    IMAGE_DECODE_BYTES,
+    IMAGE_FETCH_SECONDS,
+    IMAGE_FETCHES,
+    KEYS_RELOADED,
+    configure_logging,
+    watch_loop_lag,
+)
 from gateway.upstream.client import AiohttpClient
-from gateway.upstream.dispatch import Upstream
+from gateway.upstream.dispatch import Upstream, engine_headers
 from gateway.upstream.endpoints import Endpoints
+from gateway.upstream.probe import Prober
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
+    from typing import Any
 
     from gateway.images.addresses import AddressPolicy
+    from gateway.images.content import Outcome
     from gateway.settings import Settings
     from gateway.stores import Store
     from gateway.upstream.client import EngineClient
 
+IMAGE_CACHE_LARGEST_SHARE = 8
+"""A fetched picture above 1/8 of the memory for them would push out too many others."""
 DESCRIPTION = """Qwen3-VL behind an OpenAI-compatible API: `/v1/chat/completions`, `/v1/completions`, `/v1/models`,
 and the simple `/predict`. Use the OpenAI SDK with this server's `/v1` as `base_url`."""
 
@@ -96,24 +111,12 @@ async def _pipeline(
     settings: Settings, client: EngineClient | None, address_allowed: AddressPolicy, held: AsyncExitStack
 ) -> Pipeline:
     keys = KeyFile(settings.keys_file, on_reload=lambda outcome: KEYS_RELOADED.labels(outcome).inc())
-    for background in (keys.watch(), watch_loop_lag()):
-        held.push_async_callback(_ended, asyncio.get_running_loop().create_task(background))
-    # One decoder a core: more would only add memory, fewer would leave cores idle.
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="images")
-    held.callback(pool.shutdown, cancel_futures=True)
-    fetcher = ImageFetcher(
-        settings.image_allowed_hosts,
-        settings.image_max_bytes,
-        total_timeout_s=settings.image_fetch_timeout_s,
-        address_allowed=address_allowed,
-    )
-    held.push_async_callback(fetcher.aclose)
-    if client is None:
-        client = AiohttpClient(
-            connect_timeout_s=settings.engine_connect_timeout_s, idle_timeout_s=settings.engine_idle_timeout_s
-        )
-    held.push_async_callback(client.aclose)
-    store = _store(settings)
+    _background(keys.watch(), held)
+    _background(watch_loop_lag(), held)
+    admission, upstream = _engines(settings, client, held)
+    memory = MemoryStore(settings.cache_max_bytes)
+    CACHE_BYTES.set_function(lambda: memory.bytes_used)
+    store = _shared(settings, memory)
     held.push_async_callback(store.aclose)
     cache = ResponseCache(
         store, policy=settings.cache_policy, ttl_s=settings.cache_ttl_s, revision=settings.model_revision
@@ -133,40 +136,100 @@ async def _pipeline(
             },
             max_images=settings.image_max_count,
         ),
-        ImageStep(
-            fetcher,
-            pool,
-            max_bytes=settings.image_max_bytes,
-            max_source_pixels=settings.image_max_source_pixels,
-            secret=settings.tenant_secret.get_secret_value().encode() if settings.tenant_secret else token_bytes(),
-        ),
+        _images(settings, address_allowed, held),
         cache,
         flights,
-        Admission(
-            lambda: settings.engine_max_in_flight * len(settings.engines),
-            max_waiting=settings.queue_max,
-            deadlines_s={
-                "interactive": settings.queue_interactive_s,
-                "default": settings.queue_default_s,
-                "bulk": settings.queue_bulk_s,
-            },
-        ),
-        Upstream(
-            client,
-            Endpoints(settings.engines),
-            settings.engine_api_key.get_secret_value() if settings.engine_api_key else None,
-        ),
+        admission,
+        upstream,
     )
 
 
-def _store(settings: Settings) -> Store:
-    memory = MemoryStore(settings.cache_max_bytes)
-    CACHE_BYTES.set_function(lambda: memory.bytes_used)
+def _engines(settings: Settings, client: EngineClient | None, held: AsyncExitStack) -> tuple[Admission, Upstream]:
+    if client is None:
+        client = AiohttpClient(
+            connect_timeout_s=settings.engine_connect_timeout_s, idle_timeout_s=settings.engine_idle_timeout_s
+        )
+    held.push_async_callback(client.aclose)
+    endpoints = Endpoints(settings.engines)
+    headers = engine_headers(settings.engine_api_key.get_secret_value() if settings.engine_api_key else None)
+    probed = settings.engine_probe_interval_s > 0
+    fewest = 0 if settings.hold_without_engine and probed else 1
+    admission = Admission(
+        lambda: settings.engine_max_in_flight * max(fewest, endpoints.well()),
+        holds=not fewest,
+        max_waiting=settings.queue_max,
+        deadlines_s={
+            "interactive": settings.queue_interactive_s,
+            "default": settings.queue_default_s,
+            "bulk": settings.queue_bulk_s,
+        },
+    )
+    if probed:
+        prober = Prober(
+            client,
+            headers,
+            interval_s=settings.engine_probe_interval_s,
+            timeout_s=settings.engine_probe_timeout_s,
+            on_restore=admission.wake,
+        )
+        for endpoint in endpoints.all:
+            _background(prober.watch(endpoint), held)
+    return admission, Upstream(client, endpoints, headers, probed=probed)
+
+
+def _background(work: Coroutine[Any, Any, None], held: AsyncExitStack) -> None:
+    held.push_async_callback(_ended, asyncio.get_running_loop().create_task(work))
+
+
+def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitStack) -> ImageStep:
+    # One decoder a core: more would only add memory, fewer would leave cores idle.
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="images")
+    held.callback(pool.shutdown, cancel_futures=True)
+    fetcher = ImageFetcher(
+        settings.image_allowed_hosts,
+        settings.image_max_bytes,
+        total_timeout_s=settings.image_fetch_timeout_s,
+        address_allowed=address_allowed,
+    )
+    held.push_async_callback(fetcher.aclose)
+    memory = MemoryStore(settings.image_cache_max_bytes)
+    IMAGE_CACHE_BYTES.set_function(lambda: memory.bytes_used)
+    # A picture takes longer over the network than an answer does: hence the longer timeout.
+    store = _shared(settings, memory, "image:", timeout_s=0.5) if settings.image_cache_max_bytes else memory
+    held.push_async_callback(store.aclose)
+    content = ContentCache(
+        fetcher,
+        store,
+        max_entry_bytes=settings.image_cache_max_bytes // IMAGE_CACHE_LARGEST_SHARE,
+        on_outcome=_count_fetch,
+    )
+    held.push_async_callback(content.aclose)
+    gate = MemoryGate(settings.image_memory_bytes)
+    IMAGE_DECODE_BYTES.set_function(lambda: gate.held_bytes)
+    return ImageStep(
+        content,
+        pool,
+        gate,
+        max_bytes=settings.image_max_bytes,
+        max_request_bytes=settings.image_max_request_bytes,
+        max_source_pixels=settings.image_max_source_pixels,
+        secret=settings.tenant_secret.get_secret_value().encode() if settings.tenant_secret else token_bytes(),
+    )
+
+
+def _count_fetch(outcome: Outcome, spent_s: float) -> None:
+    IMAGE_FETCHES.labels(outcome).inc()
+    if outcome != "fresh":
+        IMAGE_FETCH_SECONDS.observe(spent_s)
+
+
+def _shared(settings: Settings, memory: MemoryStore, space: str = "cache:", timeout_s: float = 0.1) -> Store:
+    """`memory`, with Redis behind it where there is one; `space` keeps different things apart there."""
     if settings.redis_url is None:
         return memory
     return TieredStore(
         memory,
-        RedisStore(settings.redis_url.get_secret_value()),
+        RedisStore(settings.redis_url.get_secret_value(), f"qwen3vl:{space}", timeout_s),
         on_error=lambda operation: CACHE_ERRORS.labels(operation).inc(),
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.errors import EngineUnavailable
+
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.auth import AddressGate, KeyGate
@@ -63,7 +65,14 @@ class Pipeline:
         timer = keyed.located.parsed.identified.allowed.raw.timer
         with timer.step("decode"):
             prepared = await self.images.shrink(keyed)
-        with timer.step("queue"):
-            scheduled = await self.admission.schedule(prepared)
-        with timer.step("engine"):
-            return await self.upstream.send(scheduled)
+        for last in (False, True):
+            with timer.step("queue"):
+                scheduled = await self.admission.schedule(prepared)
+            try:
+                with timer.step("engine"):
+                    return await self.upstream.send(scheduled)
+            except EngineUnavailable:
+                # The engines went away together. Where requests are held for them, this one queues once more.
+                if last or not self.admission.holds:
+                    raise
+        raise AssertionError("unreachable")

@@ -6,12 +6,12 @@ Split in two so that the cache can answer in between: a kept answer costs no dec
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 from typing import TYPE_CHECKING, TypeVar
 
 import orjson
+import pybase64
 
 from gateway.errors import InvalidRequest
 from gateway.images import ImageRefused, decode_data_url, digest, inspect, shrink, tenant_uuid
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from typing import Any
 
-    from gateway.images import Encoded, ImageFetcher
+    from gateway.images import ContentCache, Encoded, MemoryGate
     from gateway.stages import ImagePart, Parsed
 
 T = TypeVar("T")
@@ -36,30 +36,54 @@ class ImageStep:
     """Does the work on pictures; what is heavy runs in `pool`, never on the event loop."""
 
     def __init__(
-        self, fetcher: ImageFetcher, pool: Executor, *, max_bytes: int, max_source_pixels: int, secret: bytes
+        self,
+        content: ContentCache,
+        pool: Executor,
+        gate: MemoryGate,
+        *,
+        max_bytes: int,
+        max_request_bytes: int,
+        max_source_pixels: int,
+        secret: bytes,
     ) -> None:
-        """`max_bytes` and `max_source_pixels` bound one picture as sent; `pool` bounds how many are decoded at once.
+        """`max_bytes` and `max_source_pixels` bound one picture as sent, `max_request_bytes` what one request fetches.
 
+        `pool` bounds how many are decoded at once, `gate` how much memory their decoders hold.
         `secret` makes the names under which engines keep pictures and prefixes, so that no tenant can guess another's.
         """
-        self._fetcher = fetcher
+        self._content = content
         self._pool = pool
+        self._gate = gate
         self._max_bytes = max_bytes
+        self._max_request_bytes = max_request_bytes
         self._max_source_pixels = max_source_pixels
         self._secret = secret
 
     async def locate(self, parsed: Parsed) -> Located:
         """Fetch or unpack every picture, check its header, name it. Raises InvalidRequest that names the part."""
-        return Located(parsed, await together([self._locate(part) for part in parsed.images]))
+        # All are fetched at once and nobody knows their sizes beforehand: each gets an equal share of what is allowed.
+        fetched = sum(not is_data(part.url) for part in parsed.images)
+        share_bytes = min(self._max_bytes, self._max_request_bytes // max(1, fetched))
+        tenant = parsed.identified.key.tenant
+        return Located(parsed, await together([self._locate(part, tenant, share_bytes) for part in parsed.images]))
 
-    async def _locate(self, part: ImagePart) -> Picture:
+    async def _locate(self, part: ImagePart, tenant: str, share_bytes: int) -> Picture:
         try:
-            if part.url[:5].lower() == "data:":
+            if is_data(part.url):
                 return await self._off_loop(len(part.url), lambda: self._examine(part, self._unpack(part.url)))
-            data = await self._fetcher.fetch(part.url)
+            data = await self._fetch(part, tenant, share_bytes)
             return await self._off_loop(len(data), lambda: self._examine(part, data))
         except ImageRefused as exc:
             raise refused(part, exc) from exc
+
+    async def _fetch(self, part: ImagePart, tenant: str, share_bytes: int) -> bytes:
+        try:
+            return await self._content.get(tenant, part.url, max_bytes=share_bytes)
+        except ImageRefused as exc:
+            if exc.reason != "image_too_large" or share_bytes == self._max_bytes:
+                raise
+            message = f"{exc}, or fewer by URL (those of a request share {self._max_request_bytes} bytes)"
+            raise ImageRefused(exc.reason, message) from exc
 
     def _unpack(self, url: str) -> bytes:
         return decode_data_url(url, max_bytes=self._max_bytes)
@@ -91,10 +115,20 @@ class ImageStep:
             # The engine knows the picture by this name: it is not preprocessed again, and nobody else can name it.
             return data_url_of(encoded, picture), tenant_uuid(self._secret, tenant, content)
 
+        loop = asyncio.get_running_loop()
+        held_bytes = await self._gate.take(picture.info.decode_bytes)
+        job = self._pool.submit(work)
+        # When the thread is through and not when the client has left: a decoder that runs cannot be stopped.
+        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._gate.give_back, held_bytes))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            return await asyncio.wrap_future(job)
         except ImageRefused as exc:
             raise refused(picture.part, exc) from exc
+
+
+def is_data(url: str) -> bool:
+    """Whether the picture is in the URL itself."""
+    return url[:5].lower() == "data:"
 
 
 def refused(part: ImagePart, exc: ImageRefused) -> InvalidRequest:
@@ -108,7 +142,7 @@ def data_url_of(encoded: Encoded, picture: Picture) -> str:
     head = f"data:{encoded.media_type};base64,"
     if encoded.data is picture.data and picture.part.url.startswith(head):
         return picture.part.url
-    return head + base64.b64encode(encoded.data).decode("ascii")
+    return head + pybase64.b64encode_as_string(encoded.data)
 
 
 def tenant_salt(secret: bytes, tenant: str) -> str:

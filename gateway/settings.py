@@ -45,6 +45,16 @@ class Settings(BaseSettings):
     engine_idle_timeout_s: float = Field(
         300.0, gt=0, description="Longest silence of an engine, before the first byte or between two."
     )
+    engine_probe_interval_s: float = Field(
+        2.0, ge=0, description="How often each engine is asked for one token; 0 switches that off."
+    )
+    engine_probe_timeout_s: float = Field(
+        5.0, gt=0, description="An engine that gives nothing at all for so long is taken out until it does."
+    )
+    hold_without_engine: bool = Field(
+        default=False,
+        description="Let requests wait, to their deadline, while no engine is up (cold start, scale to zero).",
+    )
     engine_max_in_flight: int = Field(
         64, ge=1, description="Requests at one engine at a time, for each worker; the others wait here, in order."
     )
@@ -81,6 +91,15 @@ class Settings(BaseSettings):
         50_000_000, ge=64 * 64, description="Pixels of a picture as sent; a larger one is refused unread."
     )
     image_max_bytes: int = Field(20 * MIB, ge=1024, description="Bytes of a picture as sent or fetched.")
+    image_max_request_bytes: int = Field(
+        128 * MIB, ge=1024, description="Bytes that one request may fetch; its pictures by URL get equal shares."
+    )
+    image_memory_bytes: int = Field(
+        512 * MIB, ge=MIB, description="Memory for decoding in each worker; pictures wait until theirs is free."
+    )
+    image_cache_max_bytes: int = Field(
+        64 * MIB, ge=0, description="Memory for fetched pictures in each worker, and in Redis as well; 0: none is kept."
+    )
     image_max_count: int = Field(16, ge=1, description="Pictures in one request.")
     image_allowed_hosts: CommaSeparated = Field(
         (), description="Hosts that http(s) pictures may come from: names, `*.example.com` or `*`. Never private ones."

@@ -41,6 +41,12 @@ IN_FLIGHT = Gauge("gateway_in_flight_requests", "Requests being answered.", mult
 ENGINE_IN_FLIGHT = Gauge(
     "gateway_engine_in_flight_requests", "Requests at an engine.", ("engine",), multiprocess_mode="livesum"
 )
+ENGINE_UP = Gauge(
+    "gateway_engine_up",
+    "1 while an engine generates when asked to, 0 while it is taken out.",
+    ("engine",),
+    multiprocess_mode="livemin",
+)
 ENGINE_FAILURES = Counter("gateway_engine_failures", "Attempts that an engine failed.", ("engine", "cause"))
 DISCONNECTS = Counter(
     "gateway_client_disconnects", "Clients that left before their answer was complete.", ("operation",)
@@ -51,6 +57,18 @@ CACHE_ERRORS = Counter(
 JOINED = Counter("gateway_cache_joined_requests", "Requests that shared an answer that was already under way.")
 CACHE_BYTES = Gauge("gateway_cache_bytes", "Memory that kept answers take.", multiprocess_mode="livesum")
 IMAGES = Counter("gateway_images", "Pictures taken in, by what became of them.", ("outcome",))
+IMAGE_FETCHES = Counter("gateway_image_fetches", "Pictures by URL, by what became of them.", ("outcome",))
+IMAGE_FETCH_SECONDS = Histogram(
+    "gateway_image_fetch_seconds",
+    "Time of one picture's download, or of asking whether it has changed; kept pictures do not count.",
+    buckets=LATENCY_BUCKETS_S,
+)
+IMAGE_CACHE_BYTES = Gauge(
+    "gateway_image_cache_bytes", "Memory that fetched pictures take.", multiprocess_mode="livesum"
+)
+IMAGE_DECODE_BYTES = Gauge(
+    "gateway_image_decode_bytes", "Memory that decoders hold, as estimated.", multiprocess_mode="livesum"
+)
 LOOP_LAG = Histogram(
     "gateway_event_loop_lag_seconds",
     "How late the event loop runs what is due: the longest time that nothing else could run.",

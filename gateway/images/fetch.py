@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.images.addresses import AddressPolicy, is_public
+from gateway.images.freshness import Validators, fresh_s, name_of, validators_of
 from gateway.images.hosts import HostAllowList
 from gateway.images.refused import ImageRefused
 from gateway.images.urls import Target, parse_url, redirect_target
@@ -31,7 +33,20 @@ _HEADERS = {
     "User-Agent": "qwen3-vl-gateway",
 }
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LASTING_REDIRECTS = frozenset({301, 308})
 _OK = 200
+_NOT_MODIFIED = 304
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A picture server's answer, and how long it may be kept."""
+
+    data: bytes | None
+    """The body; None when the server says that it is still what the validators name."""
+    validators: Validators
+    fresh_s: float | None
+    """Seconds for which it may be given again unasked; None: it must not be kept."""
 
 
 class ImageFetcher:
@@ -79,26 +94,50 @@ class ImageFetcher:
         if session is not None:
             await session.close()
 
+    def check(self, url: str) -> str:
+        """The one spelling of `url`, if it might be fetched as far as can be told without the network.
+
+        For a cache: what is kept is given only while its URL would still be fetched. Raises ImageRefused like `fetch`.
+        """
+        target = parse_url(url)
+        self._check(target)
+        return str(target.request)
+
     async def fetch(self, url: str) -> bytes:
         """The body behind `url`, 1 to `max_bytes` bytes, of whatever type: sniff before use.
 
         Raises ImageRefused: `invalid_url`, `host_not_allowed`, `private_address`, `too_many_redirects`,
         `image_too_large`, `fetch_timeout`, `fetch_failed`. Nothing else but cancellation leaves this method.
         """
+        fetched = await self.fetch_response(url)
+        assert fetched.data is not None  # noqa: S101 - without validators nothing is "not modified"
+        return fetched.data
+
+    async def fetch_response(
+        self, url: str, validators: Validators | None = None, *, max_bytes: int | None = None
+    ) -> Fetched:
+        """Like `fetch`, with what a cache needs. `validators` ask whether a kept picture has changed.
+
+        Asking takes the whole way of a download, redirects and checks included. `max_bytes` lowers the cap of the body.
+        """
+        cap = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
         try:
             async with asyncio.timeout(self._total_timeout_s):
-                return await self._follow(parse_url(url))
+                return await self._follow(parse_url(url), validators, cap)
         except TimeoutError as exc:
             message = f"the picture did not arrive within {self._total_timeout_s:g} s: {_INSTEAD}"
             raise ImageRefused("fetch_timeout", message) from exc
 
-    async def _follow(self, target: Target) -> bytes:
+    async def _follow(self, target: Target, validators: Validators | None, max_bytes: int) -> Fetched:
+        way_fresh_s: float | None = None
         for _ in range(self._max_redirects + 1):
             self._check(target)
-            answer = await self._get(target)
-            if isinstance(answer, bytes):
-                return answer
-            target = answer
+            answer = await self._get(target, validators, max_bytes)
+            if isinstance(answer, Fetched):
+                return _no_fresher_than(answer, way_fresh_s)
+            target, hop_fresh_s = answer
+            if hop_fresh_s is not None:
+                way_fresh_s = hop_fresh_s if way_fresh_s is None else min(way_fresh_s, hop_fresh_s)
         message = f"the picture's URL redirects more than {self._max_redirects} times: send the final URL"
         raise ImageRefused("too_many_redirects", message)
 
@@ -114,17 +153,27 @@ class ImageFetcher:
         if target.address is not None and not self._address_allowed(target.address):
             raise _private(target.host)
 
-    async def _get(self, target: Target) -> bytes | Target:
-        """The body of one hop, or where it redirects to."""
+    async def _get(
+        self, target: Target, validators: Validators | None, max_bytes: int
+    ) -> Fetched | tuple[Target, float | None]:
+        """The answer of one hop, or where it redirects to and for how long (seconds; None: for good)."""
+        source = name_of(str(target.request))
+        asked = validators if validators and validators.source == source else None
         try:
-            async with self._open_session().get(target.request, allow_redirects=False, ssl=self._ssl) as response:
+            async with self._open_session().get(
+                target.request, allow_redirects=False, ssl=self._ssl, headers=asked.conditions if asked else {}
+            ) as response:
                 location = response.headers.get("Location")
                 if response.status in _REDIRECTS and location is not None:
-                    return redirect_target(target, location)
+                    lasting = response.status in _LASTING_REDIRECTS and "Cache-Control" not in response.headers
+                    return redirect_target(target, location), None if lasting else fresh_s(response.headers) or 0.0
+                given = validators_of(source, response.headers)
+                if response.status == _NOT_MODIFIED and asked:
+                    return Fetched(None, given or asked, fresh_s(response.headers))
                 if response.status != _OK:
                     message = f"{target.host} answered {response.status} instead of the picture: check its URL"
                     raise ImageRefused("fetch_failed", message)
-                return await self._read(target, response)
+                return Fetched(await self._read(target, response, max_bytes), given, fresh_s(response.headers))
         except aiohttp.ConnectionTimeoutError as exc:
             message = f"no connection to {target.host} within {self._connect_timeout_s:g} s: {_INSTEAD}"
             raise ImageRefused("fetch_timeout", message) from exc
@@ -136,26 +185,20 @@ class ImageFetcher:
             message = f"the download from {target.host} failed ({type(exc).__name__}): {_INSTEAD}"
             raise ImageRefused("fetch_failed", message) from exc
 
-    async def _read(self, target: Target, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, target: Target, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             message = f"{target.host} sent the picture compressed although it was asked not to: {_INSTEAD}"
             raise ImageRefused("fetch_failed", message)
-        if (response.content_length or 0) > self._max_bytes:
-            raise self._too_large(target)
+        if (response.content_length or 0) > max_bytes:
+            raise _too_large(target, max_bytes)
         body = bytearray()
         async for chunk in response.content.iter_any():
             body += chunk
-            if len(body) > self._max_bytes:
-                raise self._too_large(target)
+            if len(body) > max_bytes:
+                raise _too_large(target, max_bytes)
         if not body:
             raise ImageRefused("fetch_failed", f"{target.host} sent an empty picture: check its URL")
         return bytes(body)
-
-    def _too_large(self, target: Target) -> ImageRefused:
-        message = (
-            f"the picture from {target.host} is larger than the {self._max_bytes} bytes accepted: send a smaller one"
-        )
-        return ImageRefused("image_too_large", message)
 
     def _open_session(self) -> aiohttp.ClientSession:
         """The session; made at the first fetch, because it belongs to the running event loop."""
@@ -199,6 +242,18 @@ class _CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing: the inner resolver is closed by its owner, and a threaded one holds nothing."""
+
+
+def _no_fresher_than(fetched: Fetched, way_fresh_s: float | None) -> Fetched:
+    """An answer found by redirects may not be given unasked for longer than the shortest of them may be remembered."""
+    if fetched.fresh_s is None or way_fresh_s is None:
+        return fetched
+    return replace(fetched, fresh_s=min(fetched.fresh_s, way_fresh_s))
+
+
+def _too_large(target: Target, max_bytes: int) -> ImageRefused:
+    message = f"the picture from {target.host} is larger than the {max_bytes} bytes accepted: send a smaller one"
+    return ImageRefused("image_too_large", message)
 
 
 def _private(host: str) -> ImageRefused:

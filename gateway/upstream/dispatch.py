@@ -12,9 +12,10 @@ from gateway.sse import first_event, refusal, relay
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply, Scheduled
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.client import EngineUnreachable
+from gateway.upstream.endpoints import Ejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from gateway.upstream.client import EngineClient, EngineResponse
     from gateway.upstream.endpoints import Endpoint, Endpoints
@@ -29,13 +30,12 @@ SHOWN_OF_MODEL = ("id", "object", "created", "owned_by", "max_model_len")
 class Upstream:
     """The engines as one."""
 
-    def __init__(self, client: EngineClient, endpoints: Endpoints, api_key: str | None) -> None:
-        """`api_key` is what the engines expect; the client's own key is never sent on."""
+    def __init__(self, client: EngineClient, endpoints: Endpoints, headers: Mapping[str, str], *, probed: bool) -> None:
+        """`headers` go with every request to an engine; `probed` says that a Prober brings engines back."""
         self._client = client
         self._endpoints = endpoints
-        self._headers = {"content-type": "application/json"} | (
-            {"authorization": f"Bearer {api_key}"} if api_key else {}
-        )
+        self._headers = headers
+        self._probed = probed
 
     async def send(self, scheduled: Scheduled) -> Reply:
         """The engine's answer: whole, or a stream whose first event has been seen.
@@ -48,42 +48,58 @@ class Upstream:
         raw = parsed.identified.allowed.raw
         operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
         method = "GET" if operation is Operation.MODELS else "POST"
-        headers = self._headers | {"x-request-id": raw.id}
+        headers = {**self._headers, "x-request-id": raw.id}
         with ExitStack() as held:
             held.callback(scheduled.release)
-            response = await self._attempt(method, operation.value, headers, prepared.payload or None, held)
+            response, endpoint = await self._attempt(method, operation.value, headers, prepared.payload or None, held)
             held.callback(response.close)
             if response.status != OK:
                 raise refusal(response.status, await response.read())
             if not parsed.stream:
                 body = await response.read()
                 return Reply(shown_models(body) if operation is Operation.MODELS else body, JSON)
-            chunks = response.chunks()
+            chunks = counted(response.chunks(), endpoint)
             head = await first_event(chunks)
             return Reply(relay(head, chunks), EVENT_STREAM, release=held.pop_all().close)
 
     async def _attempt(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None, held: ExitStack
-    ) -> EngineResponse:
+    ) -> tuple[EngineResponse, Endpoint]:
         lost = 0
         for endpoint in attempts(self._endpoints.in_order()):
+            if endpoint.ejected:
+                continue
             lease = held.enter_context(ExitStack())
             lease.enter_context(self._endpoints.lease(endpoint))
             try:
-                return await self._client.send(method, endpoint.url + path, headers, body)
+                with endpoint.awaited():
+                    response = await self._client.send(method, endpoint.url + path, headers, body)
+            except Ejected:
+                lease.close()
             except EngineUnreachable as exc:
                 lease.close()
                 ENGINE_FAILURES.labels(endpoint.url, exc.cause).inc()
                 if exc.cause == "connect":
-                    self._endpoints.pause(endpoint)
+                    self._set_aside(endpoint)
                     continue
                 lost += 1
                 if lost == MAX_LOST:
                     break
+            else:
+                endpoint.answers += 1
+                return response, endpoint
         raise EngineUnavailable("No engine can be reached at the moment: try again.", retry_after_s=2)
 
+    def _set_aside(self, endpoint: Endpoint) -> None:
+        if self._probed:
+            endpoint.eject()  # Until a probe finds it there again.
+        else:
+            self._endpoints.pause(endpoint)
+
     async def ready(self) -> bool:
-        """Whether at least one engine says that it is healthy."""
+        """Whether at least one engine has generated a token; without probes, whether one says that it is healthy."""
+        if self._probed:
+            return any(endpoint.proven for endpoint in self._endpoints.all)
         for endpoint in self._endpoints.in_order():
             try:
                 response = await self._client.send("GET", endpoint.url + "/health", self._headers, None)
@@ -98,10 +114,22 @@ class Upstream:
         return False
 
 
+def engine_headers(api_key: str | None) -> dict[str, str]:
+    """`api_key` is what the engines expect; a client's own key is never sent on."""
+    return {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
+
+
+async def counted(chunks: AsyncIterator[bytes], endpoint: Endpoint) -> AsyncIterator[bytes]:
+    """The chunks, each a sign of life of its engine."""
+    async for chunk in chunks:
+        endpoint.answers += 1
+        yield chunk
+
+
 def attempts(endpoints: list[Endpoint]) -> Iterable[Endpoint]:
     """Every engine once, and the best again at the end: its pooled connection may just have been stale."""
     yield from endpoints
-    yield endpoints[0]
+    yield from endpoints[:1]
 
 
 def shown_models(body: bytes) -> bytes:

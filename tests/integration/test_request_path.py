@@ -392,7 +392,7 @@ class TestStreams:
             with pytest.raises(asyncio.CancelledError):
                 await call
         await asyncio.wait_for(engine.aborted.wait(), 5)
-        endpoint = gateway.app.state.pipeline.upstream._endpoints._all[0]
+        endpoint = gateway.app.state.pipeline.upstream._endpoints.all[0]
         async with asyncio.timeout(5):
             while endpoint.in_flight:
                 await asyncio.sleep(0.005)

@@ -47,21 +47,24 @@ class ScriptedEngine:
     headers: list[dict[str, str]] = field(default_factory=list)
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     healthy: bool = True
+    hung: bool = False
+    probes: int = 0
     url: str = ""
+    port: int = 0
     _runner: web.AppRunner | None = None
 
     async def start(self) -> ScriptedEngine:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._answer)
-        app.router.add_post("/v1/completions", self._answer)
+        app.router.add_post("/v1/completions", self._complete)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
-        port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
         return self
 
     async def stop(self) -> None:
@@ -74,6 +77,8 @@ class ScriptedEngine:
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         try:
+            if self.hung:
+                await asyncio.sleep(60)
             if self.script is not None:
                 return await self.script(request, body)
             if body.get("stream"):
@@ -82,6 +87,14 @@ class ScriptedEngine:
         except asyncio.CancelledError:
             self.aborted.set()
             raise
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        if (await request.json()).get("prompt") == "ping":  # the gateway's probe
+            self.probes += 1
+            if self.hung:
+                await asyncio.sleep(60)
+            return web.json_response({}, status=200 if self.healthy else 503)
+        return await self._answer(request)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))

@@ -58,6 +58,7 @@ async def running(tmp_path: Path, engines: list[str], **settings: Any) -> AsyncI
     """The gateway with two tenants' keys, `one` and `two`; `settings` are fields of Settings."""
     if "keys_file" not in settings:
         settings["keys_file"] = write_keys(tmp_path / "keys.json", key_record(KEY, "one"), key_record(OTHER_KEY, "two"))
+    settings.setdefault("engine_probe_interval_s", 0)  # probes would be counted among a scripted engine's requests
     policy = settings.pop("image_address_allowed", is_public)
     app = create_app(Settings(engines=tuple(engines), **settings), image_address_allowed=policy)
     with socket.socket() as listener:

@@ -45,6 +45,7 @@ class TestEndpoints:
     def test_the_best_engine_is_asked_again_at_the_end(self):
         order = Endpoints(["http://a", "http://b"]).in_order()
         assert list(attempts(order)) == [*order, order[0]]
+        assert list(attempts([])) == []
 
 
 class TestTogether:
