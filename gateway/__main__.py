@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gateway import __version__, keys_cli, reference
+from gateway import __version__, audit_cli, keys_cli, reference
 from gateway.settings import SettingsError, load
 
 EX_CONFIG = 78
@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="run the gateway; settings come from GATEWAY_* variables")
     reference.add_parser(commands)
     keys_cli.add_parser(commands)
+    audit_cli.add_parser(commands)
     return top
 
 
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
             return keys_cli.run(args)
         case "settings":
             return reference.run(args)
+        case "audit":
+            return audit_cli.run(args)
         case _:
             return _serve()
 

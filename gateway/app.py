@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from gateway import __version__
 from gateway.address import parse_networks
 from gateway.admission import Admission
+from gateway.audit import Audit, sink_of
 from gateway.auth import AddressGate, KeyGate
 from gateway.body import BodyReader
 from gateway.cache import ResponseCache
@@ -141,6 +142,7 @@ async def _pipeline(
         flights,
         admission,
         upstream,
+        _audit(settings, held),
     )
 
 
@@ -175,6 +177,19 @@ def _engines(settings: Settings, client: EngineClient | None, held: AsyncExitSta
         for endpoint in endpoints.all:
             _background(prober.watch(endpoint), held)
     return admission, Upstream(client, endpoints, headers, probed=probed)
+
+
+def _audit(settings: Settings, held: AsyncExitStack) -> Audit | None:
+    if settings.audit == "off":
+        return None
+    sink = sink_of(settings.audit_file, max_bytes=settings.audit_max_bytes, backups=settings.audit_backups)
+    audit = Audit(sink, policy=settings.audit, secret=_secret(settings))
+    held.callback(audit.close)
+    return audit
+
+
+def _secret(settings: Settings) -> bytes:
+    return settings.tenant_secret.get_secret_value().encode() if settings.tenant_secret else token_bytes()
 
 
 def _background(work: Coroutine[Any, Any, None], held: AsyncExitStack) -> None:
@@ -213,7 +228,7 @@ def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitS
         max_bytes=settings.image_max_bytes,
         max_request_bytes=settings.image_max_request_bytes,
         max_source_pixels=settings.image_max_source_pixels,
-        secret=settings.tenant_secret.get_secret_value().encode() if settings.tenant_secret else token_bytes(),
+        secret=_secret(settings),
     )
 
 

@@ -73,7 +73,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     create.add_argument(
         "--expires-in",
-        type=_duration,
+        type=duration,
         metavar="TIME",
         help="how long it is valid, in hours, days or weeks: 12h, 90d, 52w (default: until it is revoked)",
     )
@@ -221,7 +221,8 @@ def _cidr(text: str) -> IPv4Network | IPv6Network:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
-def _duration(text: str) -> timedelta:
+def duration(text: str) -> timedelta:
+    """A time span: hours, days or weeks, such as 12h, 90d, 52w; for argparse."""
     match = _DURATION.fullmatch(text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write a number with h, d or w, like 90d")

@@ -8,6 +8,7 @@ from gateway.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
+    from gateway.audit import Audit
     from gateway.auth import AddressGate, KeyGate
     from gateway.body import BodyReader
     from gateway.cache import ResponseCache
@@ -30,8 +31,9 @@ class Pipeline:
         flights: Flights,
         admission: Admission,
         upstream: Upstream,
+        audit: Audit | None,
     ) -> None:
-        """The steps, in their order."""
+        """The steps, in their order; `audit` hears of each request at its end."""
         self.address = address
         self.keys = keys
         self.body = body
@@ -40,6 +42,7 @@ class Pipeline:
         self.flights = flights
         self.admission = admission
         self.upstream = upstream
+        self.audit = audit
 
     async def read(self, raw: RawRequest) -> Parsed:
         """Who calls and what they ask; the body stays unread until the caller is known."""
@@ -53,6 +56,7 @@ class Pipeline:
         timer = parsed.identified.allowed.raw.timer
         with timer.step("fetch"):
             located = await self.images.locate(parsed)
+        timer.facts["images"] = [picture.digest.hex() for picture in located.pictures]
         with timer.step("cache"):
             keyed = self.cache.key(located)
             if hit := await self.cache.find(keyed):

@@ -56,6 +56,10 @@ CHINESE = {
     "tenant_secret": "用于在引擎中命名各租户的图片与前缀；各副本须相同，留空则随机。",
     "max_body_bytes": "请求体最大字节数。",
     "body_timeout_s": "请求体到达的最长时间（秒）。",
+    "audit": "每次推理写一条审计记录：提示与输出存哈希（hash）或全文（full）。",
+    "audit_file": "审计文件，每行一条 JSON；留空则写到标准输出。",
+    "audit_max_bytes": "审计文件达到该大小即轮转。",
+    "audit_backups": "保留的轮转文件数。",
     "shutdown_grace_s": "收到 SIGTERM 后留给在途请求的时间（秒）。",
     "log_level": "最低日志级别。",
 }

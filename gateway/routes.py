@@ -10,10 +10,12 @@ import logging
 import re
 import secrets
 from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.audit import MAX_OUTPUT_BYTES, Happening, without_pictures
 from gateway.body import ClientGone
 from gateway.errors import (
     EngineMisbehaved,
@@ -81,6 +83,8 @@ class Exchange:
         self._age_s: int | None = None
         self._tenant: str | None = None
         self._key_id: str | None = None
+        self._parsed: Parsed | None = None
+        self._output: bytearray | None = None
 
     async def run(self, pipeline: Pipeline) -> None:
         """Answer, count and log; never raises for what a client or an engine does."""
@@ -97,17 +101,22 @@ class Exchange:
             await self._fail(InternalError(f"Something broke here; tell the operator the request id {self._id}."))
         finally:
             IN_FLIGHT.dec()
-            self._record()
+            facts = self._record()
+            if pipeline.audit is not None and self._parsed is not None:
+                pipeline.audit.submit(self._happening(self._parsed, facts))
 
     async def _answer(self, pipeline: Pipeline) -> None:
         parsed = await pipeline.read(self._raw())
         key = parsed.identified.key
         self._tenant, self._key_id = key.tenant, key.id
+        if pipeline.audit is not None and parsed.identified.allowed.raw.operation is not Operation.MODELS:
+            self._parsed, self._output = parsed, bytearray()
         with cancelled_when_gone(self._receive):
             reply = await pipeline.answer(parsed)
             try:
                 self._cache, self._age_s = reply.cache, reply.age_s
                 if isinstance(reply.body, bytes):
+                    self._capture(reply.body)
                     await self._send_whole(200, self._rendered(parsed, reply.body), reply.content_type)
                 else:
                     await self._send_stream(reply, reply.body)
@@ -140,6 +149,7 @@ class Exchange:
         await self._start(200, reply.content_type, [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
         async with aclosing(chunks):  # type: ignore[type-var]  # always a generator
             async for chunk in chunks:
+                self._capture(chunk)
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
 
@@ -175,26 +185,39 @@ class Exchange:
         self._status = CLIENT_CLOSED_REQUEST
         DISCONNECTS.labels(self._operation.value if self._operation else "other").inc()
 
-    def _record(self) -> None:
+    def _capture(self, output: bytes) -> None:
+        if self._output is not None and len(self._output) < MAX_OUTPUT_BYTES:
+            self._output += output
+
+    def _happening(self, parsed: Parsed, facts: dict[str, Any]) -> Happening:
+        body = parsed.body
+        prompt = body.get("messages", body.get("prompt"))
+        return Happening(
+            {"time": datetime.now(UTC).isoformat(), **facts, "model": body.get("model")},
+            without_pictures(prompt, self._timer.facts.get("images", ())),
+            bytes(self._output or b""),
+        )
+
+    def _record(self) -> dict[str, Any]:
         elapsed = self._timer.elapsed_s()
         operation = self._operation.value if self._operation else "other"
         REQUESTS.labels(operation, str(self._status), self._cache).inc()
         LATENCY.labels(operation).observe(elapsed)
         given = self._headers.get(b"x-request-id", b"")
-        ACCESS.info(
-            "request",
-            extra={
-                "request_id": self._id,
-                "client_request_id": given.decode() if CLIENT_REQUEST_ID.fullmatch(given) else None,
-                "operation": operation,
-                "status": self._status,
-                "tenant": self._tenant,
-                "key_id": self._key_id,
-                "cache": self._cache,
-                "duration_ms": round(elapsed * 1000, 2),
-                "steps_ms": {name: round(spent * 1000, 2) for name, spent in self._timer.steps},
-            },
-        )
+        facts = {
+            "request_id": self._id,
+            "client_request_id": given.decode() if CLIENT_REQUEST_ID.fullmatch(given) else None,
+            "operation": operation,
+            "status": self._status,
+            "tenant": self._tenant,
+            "key_id": self._key_id,
+            "cache": self._cache,
+            "duration_ms": round(elapsed * 1000, 2),
+            "steps_ms": {name: round(spent * 1000, 2) for name, spent in self._timer.steps},
+            **self._timer.facts,
+        }
+        ACCESS.info("request", extra=facts)
+        return facts
 
 
 @contextmanager

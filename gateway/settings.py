@@ -111,6 +111,12 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(32 * MIB, ge=1024, description="Largest request body.")
     body_timeout_s: float = Field(60.0, gt=0, description="Longest time for a request body to arrive.")
+    audit: Literal["off", "hash", "full"] = Field(
+        "off", description="One record for each inference: with prompt and output as hashes, or in full."
+    )
+    audit_file: Path | None = Field(None, description="File of the records, one JSON line each; stdout when empty.")
+    audit_max_bytes: int = Field(100 * MIB, ge=MIB, description="The audit file is rotated at this size.")
+    audit_backups: int = Field(10, ge=1, description="Rotated audit files that are kept.")
     shutdown_grace_s: float = Field(120.0, ge=0, description="Time for requests in flight after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 

@@ -7,7 +7,7 @@ import logging
 import logging.config
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -74,6 +74,8 @@ LOOP_LAG = Histogram(
     "How late the event loop runs what is due: the longest time that nothing else could run.",
     buckets=LAG_BUCKETS_S,
 )
+AUDIT_WRITTEN = Counter("gateway_audit_records", "Audit records written.")
+AUDIT_DROPPED = Counter("gateway_audit_dropped", "Audit records lost; the requests were answered.", ("cause",))
 QUEUE_DEPTH = Gauge(
     "gateway_queue_depth", "Requests waiting for an engine.", ("priority",), multiprocess_mode="livesum"
 )
@@ -89,15 +91,17 @@ ACCESS = logging.getLogger("gateway.access")
 
 
 class StepTimer:
-    """Durations of the steps of one request, in the order they ran."""
+    """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_clock", "started", "steps")
+    __slots__ = ("_clock", "facts", "started", "steps")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds; it is read at the start and around each step."""
         self._clock = clock
         self.started = clock()
         self.steps: list[tuple[str, float]] = []
+        self.facts: dict[str, Any] = {}
+        """For the log and the audit: `images` (content digests in hex), `engine`."""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from gateway.upstream.endpoints import Ejected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from gateway.telemetry import StepTimer
     from gateway.upstream.client import EngineClient, EngineResponse
     from gateway.upstream.endpoints import Endpoint, Endpoints
 
@@ -51,7 +52,9 @@ class Upstream:
         headers = {**self._headers, "x-request-id": raw.id}
         with ExitStack() as held:
             held.callback(scheduled.release)
-            response, endpoint = await self._attempt(method, operation.value, headers, prepared.payload or None, held)
+            response, endpoint = await self._attempt(
+                method, operation.value, headers, prepared.payload or None, raw.timer, held
+            )
             held.callback(response.close)
             if response.status != OK:
                 raise refusal(response.status, await response.read())
@@ -63,7 +66,7 @@ class Upstream:
             return Reply(relay(head, chunks), EVENT_STREAM, release=held.pop_all().close)
 
     async def _attempt(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None, held: ExitStack
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None, timer: StepTimer, held: ExitStack
     ) -> tuple[EngineResponse, Endpoint]:
         lost = 0
         for endpoint in attempts(self._endpoints.in_order()):
@@ -87,6 +90,7 @@ class Upstream:
                     break
             else:
                 endpoint.answers += 1
+                timer.facts["engine"] = endpoint.url
                 return response, endpoint
         raise EngineUnavailable("No engine can be reached at the moment: try again.", retry_after_s=2)
 

@@ -1,0 +1,123 @@
+"""A way to Redis that costs a bounded time: one deadline for each call, and a pause after a failure.
+
+What is said through it is the caller's business. No error holds a password or what the server answered.
+One event loop uses a link; nothing here is safe between threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+class LinkError(Exception):
+    """Redis could not be asked. The text holds no password and no data."""
+
+
+class RedisLink:
+    """A pool of connections to one Redis. Connects when first used, and again after every loss."""
+
+    def __init__(self, url: str, *, timeout_s: float, max_connections: int) -> None:
+        """Prepare; nothing is sent yet. `timeout_s` bounds a whole call: a place, a connection, the round trip.
+
+        Raises:
+            ValueError: the URL is none. Its text is not repeated, since it may hold a password.
+
+        """
+        self._timeout_s = timeout_s
+        self._places = asyncio.Semaphore(max_connections)
+        try:
+            # Ours win over options in the URL. RESP2 without CLIENT SETINFO connects in the fewest round trips and
+            # works with every server. No socket timeouts: one deadline around the call does the same, and cheaper.
+            # No retries: a script whose answer was lost may have run, and must not run twice.
+            options: dict[str, Any] = {
+                **parse_url(url),
+                "decode_responses": False,
+                "driver_info": None,
+                "max_connections": max_connections,
+                "protocol": 2,
+                "retry": Retry(NoBackoff(), 0),
+                "socket_connect_timeout": None,
+                "socket_timeout": None,
+            }
+            self._pool = ConnectionPool(**options)
+            # Refuses unknown options now, and not at the first request.
+            self._pool.make_connection()  # type: ignore[no-untyped-call]
+            self.where = _where(url)
+        except (ValueError, TypeError, RedisError):
+            raise ValueError(
+                "the Redis URL cannot be used: write it like redis://user:password@host:6379/0 "
+                "(rediss:// for TLS), with %-escapes for / # ? @ in the password"
+            ) from None
+        # Any: redis-py's annotations are those of the client for text as well, and of pipelines hardly any.
+        self._client: Any = Redis(connection_pool=self._pool)
+
+    def __repr__(self) -> str:
+        return f"RedisLink({self.where})"
+
+    async def call(self, operation: str, command: Callable[[Any], Awaitable[T]]) -> T:
+        """What `command(client)` gives. Raises LinkError, at the latest after `timeout_s`."""
+        try:
+            async with asyncio.timeout(self._timeout_s), self._places:
+                return await command(self._client)
+        except (RedisError, OSError, TimeoutError) as exc:
+            # `from None` and no text of the server's: "unknown command AUTH, with args beginning with: `password`".
+            raise LinkError(f"{operation} at {self.where} failed: {type(exc).__name__}") from None
+
+    async def aclose(self) -> None:
+        """Close all connections, used ones too."""
+        await self._pool.aclose()
+
+
+def _where(url: str) -> str:
+    """Return the part of the URL that may be shown; raise ValueError when an unescaped password may be in it."""
+    parts = urlsplit(url)
+    if parts.fragment or "@" in parts.path + parts.query:
+        raise ValueError("the password is not escaped")
+    return f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 6379}" if parts.scheme != "unix" else parts.path
+
+
+class Breaker:
+    """Spares callers a server that has just failed: after a failure, one call each `pause_s` tries it again."""
+
+    def __init__(self, pause_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` is monotonic, in seconds."""
+        self.pause_s = pause_s
+        self._clock = clock
+        self._paused_until_s: float | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the last call failed."""
+        return self._paused_until_s is not None
+
+    def allows(self) -> bool:
+        """Whether to try now. After a pause the first to ask probes; all others go on without until it has worked."""
+        if self._paused_until_s is None:
+            return True
+        now_s = self._clock()
+        if now_s < self._paused_until_s:
+            return False
+        self._paused_until_s = now_s + self.pause_s
+        return True
+
+    def worked(self) -> None:
+        """A call succeeded: no pause."""
+        self._paused_until_s = None
+
+    def failed(self) -> None:
+        """A call failed: pause from now."""
+        self._paused_until_s = self._clock() + self.pause_s
