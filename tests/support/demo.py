@@ -78,6 +78,9 @@ class Demo:
             return self.wait(60)
         finally:
             self.process.kill()
+            self.process.wait(10)
+            self._reader.join(10)
+            self.process.stdout.close()
 
 
 @contextlib.contextmanager
