@@ -112,7 +112,7 @@ verify: setup ## The generated parts are in step with the code
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew and write the lock files
 	@$(UV) pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/gateway.lock
-	@$(UV) pyproject.toml --group dev --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
+	@$(UV) pyproject.toml --group dev --extra weights --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
 	@$(UV) requirements/engine.in --overrides requirements/engine.in --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_31 --only-binary :all: --no-annotate --no-header -o requirements/engine.lock
 
