@@ -104,10 +104,12 @@ verify-engine: engine ## Every vLLM flag and metric that is named here exists in
 .PHONY: generate
 generate: setup ## Write the generated parts of the documents
 	@$(PY) -m gateway settings --write README.md README.zh.md
+	@$(PY) -m serving.capacity.overview --write docs/capacity.md
 
 .PHONY: verify
 verify: setup ## The generated parts are in step with the code
 	@$(PY) -m gateway settings --check README.md README.zh.md
+	@$(PY) -m serving.capacity.overview --check docs/capacity.md
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew and write the lock files

@@ -99,6 +99,19 @@ def test_what_fits_with_little_to_spare_is_called_tight():
     assert not fits.is_tight(ask("l4", "fp8", 16_384))
 
 
+def test_an_engine_is_judged_without_a_load_and_told_in_vllms_own_flags():
+    engine = ask("a10", "bf16", 65_536).engine
+    verdict = fits.can_start(EIGHT, engine)
+    told = [fits.changes(engine, option.question.engine, fits.RUN_OPTIONS) for option in verdict.alternatives]
+    assert told == [
+        "a --model in fp8 --kv-cache-dtype fp8",
+        "--max-model-len 15360",
+        "--tensor-parallel-size 2",
+        "a machine with a100-40",
+    ]
+    assert fits.can_start(EIGHT, ask("a10", "fp8", 64).engine).fits
+
+
 questions = st.builds(
     ask,
     st.sampled_from(list(gpus.table())),

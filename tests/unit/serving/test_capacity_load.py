@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.capacity import fits, gpus, images, kv, load, memory, model, roofline
@@ -67,6 +67,7 @@ class TestRoofline:
         quick, late = (roofline.prefill_s(ask(gpu, gpus_per_engine=2)) for gpu in (fast, slow))
         assert late > quick
 
+    @settings(deadline=None)
     @given(names, checkpoints, st.integers(1, 256), tokens)
     def test_no_step_beats_the_datasheet(self, name, checkpoint, requests, context):
         engine = ask(name, checkpoint).engine
@@ -74,11 +75,13 @@ class TestRoofline:
         floor = max(work.flops / roofline.flops_per_s(engine), work.bytes / engine.gpu.bandwidth_bytes_per_s)
         assert roofline.seconds(work, EIGHT, engine) > floor
 
+    @settings(deadline=None)
     @given(names, checkpoints, tokens, tokens)
     def test_longer_prompts_never_prefill_faster(self, name, checkpoint, one, other):
         short, long = (sending(ask(name, checkpoint), prompt_tokens=count) for count in sorted((one, other)))
         assert roofline.prefill_s(short) <= roofline.prefill_s(long)
 
+    @settings(deadline=None)
     @given(checkpoints, tokens)
     def test_two_gpus_decode_faster_than_one(self, checkpoint, context):
         question = sending(ask("a100-80", checkpoint), prompt_tokens=context)
@@ -87,24 +90,28 @@ class TestRoofline:
 
 
 class TestService:
+    @settings(deadline=None)
     @given(names, checkpoints, st.integers(1, 255))
     def test_a_larger_batch_serves_more(self, name, checkpoint, batch):
         question = ask(name, checkpoint)
         less, more = (load.saturated_requests_per_s(question, count) for count in (batch, batch + 1))
         assert less < more
 
+    @settings(deadline=None)
     @given(names, checkpoints, rates, rates)
     def test_more_requests_never_need_fewer_gpus(self, name, checkpoint, one, other):
         question = ask(name, checkpoint)
         few, many = (load.service(sending(question, requests_per_second=rate)) for rate in sorted((one, other)))
         assert few.engines <= many.engines
 
+    @settings(deadline=None)
     @given(names, checkpoints, st.integers(1, 1000))
     def test_longer_answers_never_raise_the_throughput(self, name, checkpoint, output):
         question = ask(name, checkpoint)
         short, long = (load.service(sending(question, output_tokens=count)) for count in (output, output + 1))
         assert long.saturated_requests_per_s <= short.saturated_requests_per_s
 
+    @settings(deadline=None)
     @given(names, checkpoints, rates)
     def test_the_planned_engines_bear_the_load(self, name, checkpoint, rate):
         plan = load.service(sending(ask(name, checkpoint), requests_per_second=rate))
@@ -112,6 +119,7 @@ class TestService:
         assert plan.running <= plan.batch
         assert math.isfinite(plan.first_token_s)
 
+    @settings(deadline=None)
     @given(names, st.floats(0.1, 0.9))
     def test_load_makes_everyone_wait_longer(self, name, share):
         question = ask(name)
@@ -138,6 +146,11 @@ class TestService:
         question = sending(ask("a10", "fp8"), prompt_tokens=8000)
         fp8 = dataclasses.replace(question, engine=dataclasses.replace(question.engine, kv_dtype=KvDtype.FP8))
         assert load.concurrent_requests(fp8) >= 2 * load.concurrent_requests(question)
+
+    def test_many_pictures_are_encoded_on_all_gpus_of_an_engine_at_once(self):
+        question = ask("a100-80", gpus_per_engine=4)
+        saved = roofline.prefill_s(question) - roofline.prefill_share_s(question)
+        assert saved == pytest.approx(roofline.encoder_s(question) * 3 / 4)
 
 
 class TestFigures:

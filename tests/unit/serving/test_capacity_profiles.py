@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from serving import profile
-from serving.capacity import fits, images, load, model, settings
+from serving.capacity import fits, images, load, model, overview, settings
 from serving.capacity.question import Dtype, KvDtype, Load, Question
 from serving.capacity.weights import Checkpoint
 
@@ -118,3 +119,33 @@ def test_a_profile_without_a_context_length_is_refused():
 def test_a_kv_dtype_that_is_not_computed_is_refused():
     with pytest.raises(settings.SettingsError, match="'nvfp4' is not computed"):
         settings.engine_of(made(**{"kv-cache-dtype": "nvfp4"}), settings.gpu_of("h100"), Checkpoint.FP8)
+
+
+class TestOverview:
+    def test_the_page_is_in_step_with_the_profiles(self):
+        page = Path(__file__).parents[3] / "docs" / "capacity.md"
+        assert overview.main(["--check", str(page)]) == 0
+
+    def test_it_has_a_row_for_each_gpu_profile(self, capsys):
+        assert overview.main([]) == 0
+        rows = capsys.readouterr().out.splitlines()[2:]
+        assert sorted(row.split("|")[1].strip() for row in rows) == sorted(FOR_GPUS)
+        assert len({row.count("|") for row in rows}) == 1
+
+    def test_writing_puts_a_stale_page_in_step(self, tmp_path, capsys):
+        page = tmp_path / "page.md"
+        page.write_text(f"before\n{overview.BEGIN}\nstale\n{overview.END}\nafter\n")
+        assert overview.main(["--check", str(page)]) == 1
+        assert "out of step" in capsys.readouterr().err
+        assert overview.main(["--write", str(page)]) == 0
+        assert overview.main(["--check", str(page)]) == 0
+        assert page.read_text().startswith("before\n")
+        assert page.read_text().endswith("after\n")
+        assert "stale" not in page.read_text()
+
+    def test_a_page_without_markers_is_refused(self, tmp_path, capsys):
+        page = tmp_path / "page.md"
+        page.write_text("nothing\n")
+        assert overview.main(["--write", str(page)]) == 1
+        assert "has no line" in capsys.readouterr().err
+        assert page.read_text() == "nothing\n"

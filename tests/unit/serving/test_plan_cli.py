@@ -178,6 +178,12 @@ def test_a_checkpoints_own_precision_is_taken_from_its_config(config):
     assert plan_cli.question_of(parse("--gpu", "a100-80", "--model", path)).engine.checkpoint == "fp8"
 
 
+def test_a_checkpoint_of_ones_own_that_says_nothing_is_bf16_unless_asked_otherwise(config):
+    words = ("--gpu", "a10", "--model", config())
+    assert plan_cli.question_of(parse(*words)).engine.checkpoint == "bf16"
+    assert plan_cli.question_of(parse(*words, "--checkpoint", "fp8")).engine.checkpoint == "fp8"
+
+
 def test_a_checkpoint_that_contradicts_the_config_is_refused(config, capsys):
     path = config(quantization_config={"quant_method": "fp8"})
     assert plan("--gpu", "a10", "--model", path, "--checkpoint", "w4a16") == 78
