@@ -24,6 +24,10 @@ from gateway.flights import Flights
 from gateway.images import ContentCache, ImageFetcher, MemoryGate
 from gateway.images.addresses import is_public
 from gateway.keys import KeyFile
+from gateway.limit_redis import RedisLimitStore
+from gateway.limit_stores import Limits, MemoryLimitStore
+from gateway.limits import Limiter
+from gateway.metering import Metering
 from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
 from gateway.routes import HotPath
@@ -36,7 +40,10 @@ from gateway.telemetry import (
     IMAGE_DECODE_BYTES,
     IMAGE_FETCH_SECONDS,
     IMAGE_FETCHES,
+    IMAGE_SHRUNK_BYTES,
     KEYS_RELOADED,
+    LIMITS_LOST,
+    UNLIMITED,
     configure_logging,
     watch_loop_lag,
 )
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
 
     from gateway.images.addresses import AddressPolicy
     from gateway.images.content import Outcome
+    from gateway.limit_stores import LimitStore
     from gateway.settings import Settings
     from gateway.stores import Store
     from gateway.upstream.client import EngineClient
@@ -124,10 +132,14 @@ async def _pipeline(
     )
     flights = Flights(cache.keep)
     held.push_async_callback(flights.aclose)
+    # One thread: parsing holds the GIL, so more of them would only make the event loop wait for each other's.
+    bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bodies")
+    held.callback(bodies.shutdown, cancel_futures=True)
     return Pipeline(
         AddressGate(parse_networks(settings.allowed_cidrs), parse_networks(settings.trusted_proxies)),
         KeyGate(keys),
         BodyReader(
+            bodies,
             max_bytes=settings.max_body_bytes,
             timeout_s=settings.body_timeout_s,
             budgets={
@@ -140,6 +152,7 @@ async def _pipeline(
         _images(settings, address_allowed, held),
         cache,
         flights,
+        _metering(settings, held),
         admission,
         upstream,
         _audit(settings, held),
@@ -177,6 +190,25 @@ def _engines(settings: Settings, client: EngineClient | None, held: AsyncExitSta
         for endpoint in endpoints.all:
             _background(prober.watch(endpoint), held)
     return admission, Upstream(client, endpoints, headers, probed=probed)
+
+
+def _metering(settings: Settings, held: AsyncExitStack) -> Metering:
+    store: LimitStore = MemoryLimitStore()
+    if settings.redis_url is not None:
+        store = RedisLimitStore(settings.redis_url.get_secret_value(), LIMITS_LOST.inc)
+    metering = Metering(
+        Limiter(store, UNLIMITED.inc),
+        Limits(
+            settings.requests_per_minute,
+            settings.tokens_per_minute,
+            settings.concurrent_requests,
+            settings.tokens_per_day,
+        ),
+        default_output_tokens=settings.default_output_tokens,
+        max_output_tokens=settings.max_output_tokens,
+    )
+    held.push_async_callback(metering.aclose)
+    return metering
 
 
 def _audit(settings: Settings, held: AsyncExitStack) -> Audit | None:
@@ -221,10 +253,13 @@ def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitS
     held.push_async_callback(content.aclose)
     gate = MemoryGate(settings.image_memory_bytes)
     IMAGE_DECODE_BYTES.set_function(lambda: gate.held_bytes)
+    shrunk = MemoryStore(settings.image_shrunk_max_bytes)
+    IMAGE_SHRUNK_BYTES.set_function(lambda: shrunk.bytes_used)
     return ImageStep(
         content,
         pool,
         gate,
+        shrunk,
         max_bytes=settings.image_max_bytes,
         max_request_bytes=settings.image_max_request_bytes,
         max_source_pixels=settings.image_max_source_pixels,

@@ -11,8 +11,8 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import orjson
 
+from gateway.encoding import encode
 from gateway.errors import NotCached
 from gateway.stages import EVENT_STREAM, Keyed, Located, Operation, Reply
 
@@ -100,7 +100,7 @@ def key_of(located: Located, revision: str) -> bytes:
     identified = located.parsed.identified
     head = (KEY_VERSION, identified.allowed.raw.operation.value, revision, identified.key.tenant)
     name = hashlib.blake2b(_encode(head), digest_size=32)
-    name.update(orjson.dumps(located.parsed.body, option=orjson.OPT_SORT_KEYS))
+    name.update(encode(located.parsed.body, sort_keys=True))
     return name.digest()
 
 

@@ -23,6 +23,8 @@ class GatewayError(Exception):
         self.param = param
         self.reason = code or self.code
         self.retry_after_s = retry_after_s
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        """More headers for the answer."""
 
 
 class InvalidRequest(GatewayError):

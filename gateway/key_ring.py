@@ -46,6 +46,10 @@ Priority = Literal["interactive", "default", "bulk"]
 """The class in which its requests wait for an engine."""
 
 
+COUNTS = ("max_images", "requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day")
+"""A key's limits that are plain numbers."""
+
+
 class KeyFileError(Exception):
     """The key file cannot be used. The text says why and what to do, and holds no secret."""
 
@@ -74,6 +78,12 @@ class Key:
     """None leaves it to the settings."""
     priority: Priority = "default"
     """Its class in the queue."""
+    max_images: int | None = None
+    """Pictures in one request; None leaves it to the settings, as for the limits below."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    tokens_per_day: int | None = None
 
     def is_expired(self, now: datetime) -> bool:
         """Tell whether its time is over at `now` (aware)."""
@@ -236,6 +246,12 @@ def _parse_pixels(value: object) -> int:
     return value
 
 
+def _parse_count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("must be a whole number of at least 1")
+    return value
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[object], object]:
     def parse(value: object) -> object:
         if value not in choices:
@@ -257,6 +273,7 @@ _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     "name": ("name", False, _parse_name),
     "cache": ("cache_policy", False, _one_of(get_args(CachePolicy))),
     "priority": ("priority", False, _one_of(get_args(Priority))),
+    **{name: (name, False, _parse_count) for name in COUNTS},
     "max_image_pixels": ("max_image_pixels", False, _parse_pixels),
 }
 
@@ -272,6 +289,7 @@ def _render_key(key: Key) -> dict[str, object]:
         "name": key.name or None,
         "cache": key.cache_policy,
         "priority": None if key.priority == "default" else key.priority,
+        **{name: getattr(key, name) for name in COUNTS},
         "max_image_pixels": key.max_image_pixels,
     }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from gateway.address import parse_networks
-from gateway.key_ring import CachePolicy, Priority, render_time
+from gateway.key_ring import COUNTS, CachePolicy, Priority, render_time
 from gateway.keys import Key, KeyFileError, hash_secret, new_secret, read_ring, update, utc_now
 
 if TYPE_CHECKING:
@@ -94,6 +94,13 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="no picture of this key keeps more pixels, whatever its `detail` (default: as the gateway's settings)",
     )
+    for name in COUNTS:
+        create.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            metavar="N",
+            help="its limit (default: as the gateway's settings; without any, none)",
+        )
 
     listing = commands.add_parser(
         "list", parents=[file_option], help="show the keys, without secrets", description="Show the keys, never hashes."
@@ -140,6 +147,7 @@ def _create(path: Path, args: argparse.Namespace, now: datetime) -> int:
         name=args.name,
         cache_policy=args.cache,
         priority=args.priority,
+        **{name: getattr(args, name) for name in COUNTS},
         max_image_pixels=args.max_image_pixels,
     )
     update(path, lambda keys: [*keys, key])

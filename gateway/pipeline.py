@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.body import BodyReader
     from gateway.cache import ResponseCache
     from gateway.flights import Flights
+    from gateway.metering import Metering
     from gateway.prepare import ImageStep
     from gateway.stages import Keyed, Parsed, RawRequest, Reply
     from gateway.upstream.dispatch import Upstream
@@ -29,6 +30,7 @@ class Pipeline:
         images: ImageStep,
         cache: ResponseCache,
         flights: Flights,
+        metering: Metering,
         admission: Admission,
         upstream: Upstream,
         audit: Audit | None,
@@ -40,6 +42,7 @@ class Pipeline:
         self.images = images
         self.cache = cache
         self.flights = flights
+        self.metering = metering
         self.admission = admission
         self.upstream = upstream
         self.audit = audit
@@ -66,6 +69,17 @@ class Pipeline:
         return await self.flights.join(keyed.cache_key, lambda: self._ask(keyed))
 
     async def _ask(self, keyed: Keyed) -> Reply:
+        with keyed.located.parsed.identified.allowed.raw.timer.step("limits"):
+            grant = await self.metering.charge(keyed)
+        try:
+            return self.metering.settled(await self._engine(keyed), grant)
+        except BaseException:
+            # No engine has answered: nothing was taken.
+            grant.settle(0)
+            grant.release()
+            raise
+
+    async def _engine(self, keyed: Keyed) -> Reply:
         timer = keyed.located.parsed.identified.allowed.raw.timer
         with timer.step("decode"):
             prepared = await self.images.shrink(keyed)

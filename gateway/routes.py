@@ -81,6 +81,7 @@ class Exchange:
         self._status = 0
         self._cache = "bypass"
         self._age_s: int | None = None
+        self._more: tuple[tuple[bytes, bytes], ...] = ()
         self._tenant: str | None = None
         self._key_id: str | None = None
         self._parsed: Parsed | None = None
@@ -114,7 +115,7 @@ class Exchange:
         with cancelled_when_gone(self._receive):
             reply = await pipeline.answer(parsed)
             try:
-                self._cache, self._age_s = reply.cache, reply.age_s
+                self._cache, self._age_s, self._more = reply.cache, reply.age_s, reply.headers
                 if isinstance(reply.body, bytes):
                     self._capture(reply.body)
                     await self._send_whole(200, self._rendered(parsed, reply.body), reply.content_type)
@@ -160,6 +161,7 @@ class Exchange:
             (b"x-request-id", self._id.encode()),
             (b"x-cache", self._cache.encode()),
             (b"server-timing", self._timer.server_timing()),
+            *self._more,
             *more,
         ]
         if self._age_s is not None:
@@ -172,7 +174,9 @@ class Exchange:
         if self._status:  # The status has gone out: all that is left is to say so in the stream.
             await self._send({"type": "http.response.body", "body": event_of(error)})
             return
-        more = [(b"retry-after", b"%d" % error.retry_after_s)] if error.retry_after_s is not None else []
+        more = list(error.headers)
+        if error.retry_after_s is not None:
+            more.append((b"retry-after", b"%d" % error.retry_after_s))
         if error.status == 401:  # noqa: PLR2004 - RFC 9110 wants the scheme named
             more.append((b"www-authenticate", b"Bearer"))
         if error.status == 408:  # noqa: PLR2004 - the only one where the client has stopped sending

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     queue_interactive_s: float = Field(20.0, gt=0, description="Longest wait of a key with priority interactive.")
     queue_default_s: float = Field(60.0, gt=0, description="The same for priority default.")
     queue_bulk_s: float = Field(600.0, gt=0, description='The same for priority bulk and `"service_tier": "flex"`.')
+    requests_per_minute: int | None = Field(None, ge=1, description="Limit of keys without their own; none when empty.")
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="The same for tokens of prompt, pictures and answer, priced before and settled after."
+    )
+    concurrent_requests: int | None = Field(None, ge=1, description="The same for requests under way at once.")
+    tokens_per_day: int | None = Field(None, ge=1, description="The same for tokens a day (UTC).")
+    default_output_tokens: int = Field(1024, ge=1, description="What an answer is priced at without `max_tokens`.")
+    max_output_tokens: int = Field(32768, ge=1, description="No answer is priced higher: the engine's context length.")
     model_revision: str = Field(
         "", description="Names the weights in the cache key: change it with the weights, and old answers are not used."
     )
@@ -99,6 +107,9 @@ class Settings(BaseSettings):
     )
     image_cache_max_bytes: int = Field(
         64 * MIB, ge=0, description="Memory for fetched pictures in each worker, and in Redis as well; 0: none is kept."
+    )
+    image_shrunk_max_bytes: int = Field(
+        64 * MIB, ge=0, description="Memory for shrunk pictures in each worker, for further questions; 0: none is kept."
     )
     image_max_count: int = Field(16, ge=1, description="Pictures in one request.")
     image_allowed_hosts: CommaSeparated = Field(

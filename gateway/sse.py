@@ -75,6 +75,18 @@ def _error_of(data: bytes) -> GatewayError:
     return refusal(code if isinstance(code, int) and code in HTTP_ERRORS else 502, data)
 
 
+def usage_of(tail: bytes) -> int | None:
+    """Total tokens from the end of a stream, if its last event before `[DONE]` tells them."""
+    for event in reversed(tail.split(EVENT_END)):
+        if b'"usage":{' in event and event.startswith(b"data: {"):
+            try:
+                total = orjson.loads(event.removeprefix(b"data: "))["usage"]["total_tokens"]
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                return None
+            return total if isinstance(total, int) else None
+    return None
+
+
 async def relay(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """`head`, then every chunk as it comes; an error event if the engine breaks off or ends without `[DONE]`."""
     tail = head[-TAIL_BYTES:]

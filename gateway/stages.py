@@ -145,5 +145,7 @@ class Reply:
     cache: Literal["hit", "miss", "bypass"] = "bypass"
     age_s: int | None = None
     """How long ago a kept answer was made."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """More headers, such as x-ratelimit-*."""
     release: Callable[[], None] = field(default=_nothing, compare=False)
     """To be called after the last byte, whatever happened: gives back the engine's slot and connection."""

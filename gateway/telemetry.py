@@ -66,6 +66,9 @@ IMAGE_FETCH_SECONDS = Histogram(
 IMAGE_CACHE_BYTES = Gauge(
     "gateway_image_cache_bytes", "Memory that fetched pictures take.", multiprocess_mode="livesum"
 )
+IMAGE_SHRUNK_BYTES = Gauge(
+    "gateway_image_shrunk_bytes", "Memory that kept shrunk pictures take.", multiprocess_mode="livesum"
+)
 IMAGE_DECODE_BYTES = Gauge(
     "gateway_image_decode_bytes", "Memory that decoders hold, as estimated.", multiprocess_mode="livesum"
 )
@@ -74,6 +77,9 @@ LOOP_LAG = Histogram(
     "How late the event loop runs what is due: the longest time that nothing else could run.",
     buckets=LAG_BUCKETS_S,
 )
+UNLIMITED = Counter("gateway_limits_unavailable", "Requests let through without limits: Redis was away.")
+LIMITS_LOST = Counter("gateway_limits_lost_ends", "Ends of requests that Redis was never told.")
+LIMITS_REFUSED = Counter("gateway_limits_refused", "Requests over a limit of their key.", ("limit",))
 AUDIT_WRITTEN = Counter("gateway_audit_records", "Audit records written.")
 AUDIT_DROPPED = Counter("gateway_audit_dropped", "Audit records lost; the requests were answered.", ("cause",))
 QUEUE_DEPTH = Gauge(

@@ -33,7 +33,7 @@ async def test_the_reply_tells_request_id_cache_and_timing(http):
     assert response.headers["x-request-id"].startswith("req_")
     assert response.headers["x-cache"] == "miss"
     assert {part.split(";")[0] for part in response.headers["server-timing"].split(", ")} == {
-        "auth", "body", "fetch", "cache", "decode", "queue", "engine",
+        "auth", "body", "fetch", "cache", "limits", "decode", "queue", "engine",
     }  # fmt: skip
 
 
@@ -561,3 +561,12 @@ class TestQueue:
             for task in held:
                 task.cancel()
             await asyncio.gather(*held, return_exceptions=True)
+
+
+async def test_nesting_that_cannot_be_passed_on_is_400(http, engine):
+    deep = b"[" * 300 + b"]" * 300
+    for temperature in (b"0", b"1"):
+        body = b'{"messages": [], "temperature": ' + temperature + b', "metadata": ' + deep + b"}"
+        response = await http.post(CHAT, content=body)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+    assert engine.requests == []
