@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from serving.demo import words
+from serving.demo.mentions import Mention, capital, mark, plain
 from serving.demo.phrasings import HELLO, NEEDS_PICTURE, phrase
 from serving.demo.scenes import COLOURS, PATTERNS, PRODUCTS, Item, Scene
 
@@ -22,25 +23,21 @@ if TYPE_CHECKING:
     from serving.demo.words import Language
 
 Kind = Literal[
-    "caption", "product", "colour", "pattern", "count", "has_product", "has_attribute", "tags", "absent", "no_picture", "chat"
-]  # fmt: skip
+    "caption",
+    "product",
+    "colour",
+    "pattern",
+    "count",
+    "has_product",
+    "has_attribute",
+    "tags",
+    "absent",
+    "no_picture",
+    "chat",
+]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 WITHOUT_PICTURE: Final[frozenset[Kind]] = frozenset({"no_picture", "chat"})
 """Kinds that are asked without sending the picture."""
-
-_OPEN, _MIDDLE, _CLOSE, _DIGIT = "\ue000", "\ue001", "\ue002", 0xE010
-
-
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """Words that speak of some of the scene's products."""
-
-    part: Literal["text", "answer"]
-    start: int
-    end: int
-    """Characters of the part, end exclusive."""
-    items: tuple[int, ...]
-    """Indices into `Scene.items`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +51,17 @@ class Question:
     mentions: tuple[Mention, ...] = ()
 
 
-def _mark(text: str, items: list[int]) -> str:
-    """Note inside the string which products `text` speaks of; `_plain` takes the notes out again."""
-    return _OPEN + "".join(chr(_DIGIT + index) for index in items) + _MIDDLE + text + _CLOSE if items else text
-
-
-def _plain(part: Literal["text", "answer"], marked: str) -> tuple[str, list[Mention]]:
-    plain, mentions = "", []
-    for piece in marked.split(_OPEN):
-        note, middle, rest = piece.partition(_MIDDLE)
-        if not middle:
-            plain += piece
-            continue
-        text, _, after = rest.partition(_CLOSE)
-        items = tuple(ord(digit) - _DIGIT for digit in note)
-        mentions.append(Mention(part, len(plain), len(plain) + len(text), items))
-        plain += text + after
-    return plain, mentions
-
-
-def _capital(marked: str) -> str:
-    """Raise the first letter, which may stand behind a note."""
-    at = marked.find(_MIDDLE) + 1 if marked.startswith(_OPEN) else 0
-    return marked[:at] + marked[at].upper() + marked[at + 1 :]
-
-
 def _like(scene: Scene, **attributes: str) -> list[int]:
     """Find the products with all of these attributes."""
-    return [i for i, item in enumerate(scene.items) if all(getattr(item, key) == value for key, value in attributes.items())]
+    return [
+        i for i, item in enumerate(scene.items) if all(getattr(item, key) == value for key, value in attributes.items())
+    ]
 
 
 def _place(scene: Scene, index: int, language: Language) -> str:
     spot = -1 if index == len(scene.items) - 1 else min(index, 1)
     ends = words.EN_ENDS if language == "en" else words.ZH_ENDS
-    return _mark(ends[scene.layout, spot], [index])
+    return mark(ends[scene.layout, spot], [index])
 
 
 def _refer(scene: Scene, index: int, language: Language, dice: random.Random, asked: str) -> tuple[str, str]:
@@ -98,9 +72,13 @@ def _refer(scene: Scene, index: int, language: Language, dice: random.Random, as
     be = words.en_is(item.product)
     ways = []
     if _like(scene, product=item.product) == [index]:
-        ways += [(the + _mark(name, [index]), be)] * 3
+        ways += [(the + mark(name, [index]), be)] * 3
     if len(scene.items) == 1:
-        ways += [(_mark("the product", [0]), "is"), (_mark("it", [0]), "is")] if language == "en" else [(_mark("商品", [0]), ""), (_mark("它", [0]), "")]
+        ways += (
+            [(mark("the product", [0]), "is"), (mark("it", [0]), "is")]
+            if language == "en"
+            else [(mark("商品", [0]), ""), (mark("它", [0]), "")]
+        )
     else:
         place = _place(scene, index, language)
         ways.append((f"the product {place}", "is") if language == "en" else (f"{place}的商品", ""))
@@ -108,15 +86,17 @@ def _refer(scene: Scene, index: int, language: Language, dice: random.Random, as
         value = getattr(item, other)
         if _like(scene, **{other: value, "product": item.product}) == [index]:
             says = words.coloured(value, language) if other == "colour" else words.patterned(value, language)
-            hint = _mark(says, _like(scene, **{other: value}))
-            ways.append((f"the {hint} {_mark(name, [index])}", be) if language == "en" else (f"{hint}{_mark(name, [index])}", ""))
+            hint = mark(says, _like(scene, **{other: value}))
+            ways.append(
+                (f"the {hint} {mark(name, [index])}", be) if language == "en" else (f"{hint}{mark(name, [index])}", "")
+            )
     return dice.choice(ways)
 
 
 def _each(item: Item, index: int, language: Language) -> str:
     if language == "en":
-        return _mark(words.en_one(item.pattern, item.colour, product=item.product), [index])
-    return _mark(words.zh_one(item.colour, item.pattern, product=item.product), [index])
+        return mark(words.en_one(item.pattern, item.colour, product=item.product), [index])
+    return mark(words.zh_one(item.colour, item.pattern, product=item.product), [index])
 
 
 def _stop(language: Language) -> str:
@@ -125,40 +105,42 @@ def _stop(language: Language) -> str:
 
 def _caption(scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:
     parts = [_each(item, index, language) for index, item in enumerate(scene.items)]
-    return phrase("caption", language, dice), _capital(words.joined(parts, language)) + _stop(language)
+    return phrase("caption", language, dice), capital(words.joined(parts, language)) + _stop(language)
 
 
 def _product(scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:
     index = dice.randrange(len(scene.items))
     item = scene.items[index]
     name = words.en_one(product=item.product) if language == "en" else words.zh_one(product=item.product)
-    answer = _capital(_mark(name, [index])) + _stop(language)
+    answer = capital(mark(name, [index])) + _stop(language)
     if len(scene.items) == 1:
         return phrase("product_alone", language, dice), answer
     colour, pattern = words.coloured(item.colour, language), words.patterned(item.pattern, language)
     by_colour, by_pattern = _like(scene, colour=item.colour), _like(scene, pattern=item.pattern)
     ways = []
     if by_colour == [index]:
-        ways.append(_mark(colour, [index]))
+        ways.append(mark(colour, [index]))
     if by_pattern == [index]:
-        ways.append(_mark(pattern, [index]))
+        ways.append(mark(pattern, [index]))
     if _like(scene, colour=item.colour, pattern=item.pattern) == [index]:
         if language == "en":
-            ways.append(f"{_mark(pattern, by_pattern)} {_mark(colour, [index])}")
+            ways.append(f"{mark(pattern, by_pattern)} {mark(colour, [index])}")
         else:
-            ways.append(_mark(colour, by_colour) + _mark(pattern, [index]))
+            ways.append(mark(colour, by_colour) + mark(pattern, [index]))
     if not ways or dice.random() < 0.35:  # noqa: PLR2004 - about a third ask by place
         return phrase("product_at", language, dice, place=_place(scene, index, language)), answer
     return phrase("product_like", language, dice, like=dice.choice(ways)), answer
 
 
-def _attribute(asked: Literal["colour", "pattern"], scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:
+def _attribute(
+    asked: Literal["colour", "pattern"], scene: Scene, language: Language, dice: random.Random
+) -> tuple[str, str]:
     index = dice.randrange(len(scene.items))
     item = scene.items[index]
     one, be = _refer(scene, index, language, dice, asked)
     value = words.coloured(item.colour, language) if asked == "colour" else words.patterned(item.pattern, language)
     text = phrase(asked, language, dice, one=one, **{"is": be})
-    return text, _capital(_mark(value, [index])) + _stop(language)
+    return text, capital(mark(value, [index])) + _stop(language)
 
 
 def _count(scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:
@@ -167,32 +149,35 @@ def _count(scene: Scene, language: Language, dice: random.Random) -> tuple[str, 
         number = len(everything)
         if language == "zh":
             return phrase("count", "zh", dice), words.ZH_NUMBERS[number] + "件商品。"
-        return phrase("count", "en", dice), f"{words.EN_NUMBERS[number].capitalize()} product{'s' if number > 1 else ''}."
-    product = dice.choice([*PRODUCTS, *(item.product for item in scene.items) , *(item.product for item in scene.items)])
+        return phrase(
+            "count", "en", dice
+        ), f"{words.EN_NUMBERS[number].capitalize()} product{'s' if number > 1 else ''}."
+    product = dice.choice([*PRODUCTS, *(item.product for item in scene.items), *(item.product for item in scene.items)])
     found = _like(scene, product=product)
     number = len(found)
     if language == "zh":
         name, measure = words.ZH_PRODUCTS[product], words.ZH_MEASURES[product]
-        text = phrase("count_of", "zh", dice, measure=measure, what=_mark(name, found))
+        text = phrase("count_of", "zh", dice, measure=measure, what=mark(name, found))
         return text, f"{words.ZH_NUMBERS[number]}{measure}{name}。" if number else f"没有{name}。"
-    text = phrase("count_of", "en", dice, many=_mark(words.EN_PLURALS[product], found))
+    text = phrase("count_of", "en", dice, many=mark(words.EN_PLURALS[product], found))
     one = words.EN_PLURALS[product].replace("pairs", "pair") if product == "trousers" else product
     return text, f"{words.EN_NUMBERS[number].capitalize()} {one if number == 1 else words.EN_PLURALS[product]}."
 
 
-def _yes(language: Language, *, there: bool) -> str:
+def _yes(language: Language, items: list[int], *, there: bool) -> str:
+    """Say that something is there or not; `items` are the products that had to be looked at to tell."""
     if language == "en":
-        return "Yes." if there else "No."
-    return "有。" if there else "没有。"
+        return mark("Yes" if there else "No", items) + "."
+    return mark("有" if there else "没有", items) + "。"
 
 
 def _has_product(scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:
     shown = sorted({item.product for item in scene.items})
     product = dice.choice(shown if dice.random() < 0.5 else [name for name in PRODUCTS if name not in shown])  # noqa: PLR2004
     found = _like(scene, product=product)
-    name = _mark(words.named(product, language), found)
+    name = mark(words.named(product, language), found)
     one = f"a pair of {name}" if product == "trousers" else f"a {name}"
-    return phrase("has_product", language, dice, one=one, what=name), _yes(language, there=bool(found))
+    return phrase("has_product", language, dice, one=one, what=name), _yes(language, found, there=bool(found))
 
 
 def _has_attribute(scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:
@@ -206,20 +191,20 @@ def _has_attribute(scene: Scene, language: Language, dice: random.Random) -> tup
     false = dice.choice(others if others and dice.random() < 0.5 else rest)  # noqa: PLR2004
     value = dice.choice((true, false))
     say = words.coloured if key == "colour" else words.patterned
-    said = _mark(say(value, language), _like(scene, **{key: value}))
+    said = mark(say(value, language), _like(scene, **{key: value}))
     if dice.random() < 0.5:  # noqa: PLR2004
         one, be = _refer(scene, index, language, dice, key)
         text = phrase("is_like", language, dice, one=one, like=said, Is=be.capitalize())
-        right = _mark(say(true, language), [index])
+        right = mark(say(true, language), [index])
         it = "they are" if item.product == "trousers" else "it is"
         if language == "en":
-            return text, "Yes." if value == true else f"No, {it} {right}."
-        return text, "是的。" if value == true else f"不是，是{right}的。"
+            return text, mark("Yes", [index]) + "." if value == true else f"{mark('No', [index])}, {it} {right}."
+        return text, mark("是的", [index]) + "。" if value == true else f"{mark('不是', [index])}，是{right}的。"
     found = _like(scene, **{key: value, "product": item.product})
-    name = _mark(words.named(item.product, language), _like(scene, product=item.product))
+    name = mark(words.named(item.product, language), _like(scene, product=item.product))
     lead = "a pair of" if item.product == "trousers" else words.article(value)
     text = phrase("has_product", language, dice, one=f"{lead} {said} {name}", what=f"{said}的{name}")
-    return text, _yes(language, there=bool(found))
+    return text, _yes(language, _like(scene, product=item.product), there=bool(found))
 
 
 def _tags(scene: Scene, language: Language, dice: random.Random) -> tuple[str, str]:
@@ -230,7 +215,7 @@ def _tags(scene: Scene, language: Language, dice: random.Random) -> tuple[str, s
             "colour": words.coloured(item.colour, language),
             "pattern": words.patterned(item.pattern, language),
         }
-        parts.append(_mark(json.dumps(tag, ensure_ascii=False, separators=(",", ":")), [index]))
+        parts.append(mark(json.dumps(tag, ensure_ascii=False, separators=(",", ":")), [index]))
     return phrase("tags", language, dice), '{"items":[' + ",".join(parts) + "]}"
 
 
@@ -274,11 +259,11 @@ _BUILDERS: Final[dict[Kind, Callable[[Scene, Language, random.Random], tuple[str
 def ask(scene: Scene, kind: Kind, language: Language, rng: random.Random) -> Question:
     """Ask one question of this kind; `rng` draws what it is about and how it is put."""
     text, answer = _BUILDERS[kind](scene, language, rng)
-    plain_text, in_text = _plain("text", text)
-    plain_answer, in_answer = _plain("answer", answer)
+    plain_text, in_text = plain("text", text)
+    plain_answer, in_answer = plain("answer", answer)
     if kind in WITHOUT_PICTURE:
         return Question(plain_text, plain_answer, kind, language)
-    return Question(_capital(plain_text), plain_answer, kind, language, (*in_text, *in_answer))
+    return Question(capital(plain_text), plain_answer, kind, language, (*in_text, *in_answer))
 
 
 def tags_schema(language: Language = "en") -> dict[str, object]:

@@ -45,9 +45,9 @@ class Schedule:
     """Each trains on its own batch with one thread; their gradients are averaged."""
     pictures_a_batch: int = 12
     questions_a_picture: int = 6
-    vision_share: float = 0.15
+    vision_share: float = 0.17
     """First the vision tower alone, on what each visual token shows."""
-    simple_share: float = 0.35
+    simple_share: float = 0.4
     """Until then mostly short questions; then the full mix."""
     warmup_share: float = 0.01
     learning_rate: float = 1.4e-3

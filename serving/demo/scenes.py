@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -82,7 +83,7 @@ def _cuts(count: int, length: int, dice: random.Random) -> list[tuple[float, flo
     shares = [dice.uniform(0.85, 1.15) for _ in range(count)]
     scale = length / sum(shares)
     edges = [sum(shares[:index]) * scale for index in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _place(slot: tuple[float, float], depth: int, line: float, item: Item, dice: random.Random, layout: Layout) -> Item:
@@ -111,7 +112,9 @@ def _place(slot: tuple[float, float], depth: int, line: float, item: Item, dice:
 def scene(seed: int, products: int | None = None) -> Scene:
     """Compose the picture that belongs to `seed`, with one to three products (`products` fixes how many)."""
     if products is not None and not 1 <= products <= MAX_PRODUCTS:
-        message = f"a picture shows 1 to {MAX_PRODUCTS} products, not {products}: pass products=None to let the seed choose"
+        message = (
+            f"a picture shows 1 to {MAX_PRODUCTS} products, not {products}: pass products=None to let the seed choose"
+        )
         raise ValueError(message)
     dice = random.Random(f"{seed}/{products}")  # noqa: S311 - drawings, not secrets
     count = products if products is not None else dice.randint(1, MAX_PRODUCTS)
@@ -150,7 +153,9 @@ def draw(picture: Scene) -> Image.Image:
     width, height = picture.size
     foot = tuple(round(channel * 0.88) for channel in picture.background)
     ramp = Image.linear_gradient("L").resize((width, height))
-    image = Image.composite(Image.new("RGB", (width, height), foot), Image.new("RGB", (width, height), picture.background), ramp)
+    image = Image.composite(
+        Image.new("RGB", (width, height), foot), Image.new("RGB", (width, height), picture.background), ramp
+    )
     for item in picture.items:
         cut = layer(item)
         mask = cut.getchannel("A")

@@ -1,4 +1,4 @@
-"""Trains the demo checkpoint from nothing: `python -m serving.demo.train --out DIR --minutes 45`.
+"""Trains the demo checkpoint from nothing: `make demo-train`, or `python -m serving.demo.train --out DIR --minutes 50`.
 
 First the vision tower alone learns what each visual token shows, then the whole model learns to answer; the learning
 rate falls along a cosine to zero at the end of the time. Weights are saved every minute and a run that was stopped
@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed, multiprocessing
 
-from serving.demo import checkpoint_files, lessons, network, pool, recipe, tokens
-from serving.demo.batches import FULL, SIMPLE, Writer
+from serving.demo import recipe
+from serving.demo.training import files, lessons, network, pool, tokens
+from serving.demo.training.batches import FULL, SIMPLE, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+OUT = Path(".demo/train")
+PUBLISHED = Path(__file__).parent / "checkpoint"
 SAVE_EVERY_S = 60.0
 LOG_EVERY_STEPS = 25
 
@@ -78,7 +81,7 @@ class Trainer:
         self.schedule = schedule = recipe.Schedule()
         tokenizer = tokens.build()
         if rank == 0:
-            checkpoint_files.save_tokenizer(tokenizer, options.out)
+            files.save_tokenizer(tokenizer, options.out)
         ids = {token: tokenizer.token_to_id(token) for token in tokens.SPECIAL}
         self.model: Any = network.build(recipe.config(tokenizer.get_vocab_size(), ids), schedule.seed)
         self.twin: Any = network.half_precision(self.model)
@@ -115,7 +118,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint and, beside it, what a restart needs."""
-        checkpoint_files.save_weights(self.model, self.options.out)
+        files.save_weights(self.model, self.options.out)
         state = {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
@@ -143,7 +146,9 @@ class Trainer:
         log = dict(zip(("product", "colour", "pattern", "place"), right.tolist(), strict=True))
         if share >= schedule.vision_share:
             kinds = SIMPLE if share < schedule.simple_share else FULL
-            exercise = self.writer.exercise(batch.scenes, batch.cells, batch.grid, schedule.questions_a_picture, kinds, dice)
+            exercise = self.writer.exercise(
+                batch.scenes, batch.cells, batch.grid, schedule.questions_a_picture, kinds, dice
+            )
             hidden, looks = network.read(self.twin, exercise.reading, seen)
             spoken = lessons.spoken(exercise.targets)
             answers, exact = lessons.answer_loss(network.logits(self.twin, hidden[spoken]), exercise.targets[spoken])
@@ -193,7 +198,7 @@ class Trainer:
                 saved = time.monotonic()
         if self.rank == 0:
             self.save()
-            say(f"done: {self.steps} steps in {self.clock.spent_s / 60:.1f} min of training; checkpoint in {self.options.out}")
+            say(f"done: {self.steps} steps, {self.clock.spent_s / 60:.1f} min of training; it is in {self.options.out}")
 
 
 def work(rank: int, options: Options) -> None:
@@ -211,9 +216,12 @@ def work(rank: int, options: Options) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Render the pictures if there are none yet, then train."""
     parser = argparse.ArgumentParser(prog="python -m serving.demo.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; a stopped run goes on from it")
-    parser.add_argument("--minutes", type=float, default=45.0, help="time to train, rendering not counted")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"the new checkpoint's folder (default: {OUT})")
+    parser.add_argument(
+        "--minutes", type=float, default=50.0, help="time to train, rendering not counted (default: 50)"
+    )
     parser.add_argument("--pictures", type=Path, help="folder of the rendered pictures (default: OUT/pictures)")
+    parser.add_argument("--publish", action="store_true", help=f"put the result into {PUBLISHED} at the end")
     arguments = parser.parse_args(argv)
     options = Options(arguments.out, arguments.pictures or arguments.out / "pictures", arguments.minutes)
     schedule = recipe.Schedule()
@@ -224,6 +232,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     (options.out / "meeting-point").unlink(missing_ok=True)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     multiprocessing.spawn(work, args=(options,), nprocs=schedule.processes)
+    if arguments.publish:
+        files.publish(options.out, PUBLISHED)
+        say(f"published in {PUBLISHED}; measure it: `make demo`, then `make demo-eval ARGS=--write-card`")
     return 0
 
 

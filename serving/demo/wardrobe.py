@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageChops, ImageDraw
 
+from serving.demo.silhouettes import OUTLINES, curve, handle
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -24,8 +26,13 @@ SUPERSAMPLE: Final = 2
 """Tiles are drawn this many times larger than they are shown."""
 
 ASPECTS: Final[dict[str, float]] = {
-    "dress": 0.74, "shirt": 1.05, "trousers": 0.68, "bag": 0.92, "shoe": 1.55, "hat": 1.5,
-}  # fmt: skip
+    "dress": 0.74,
+    "shirt": 1.05,
+    "trousers": 0.68,
+    "bag": 0.92,
+    "shoe": 1.55,
+    "hat": 1.5,
+}
 """Width over height of each product's upright box."""
 
 SHADES: Final[dict[str, Rgb]] = {
@@ -50,81 +57,6 @@ def _blend(one: Rgb, other: Rgb, share: float) -> Rgb:
     """Mix two colours; `share` (0 to 1) is that of the second."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
-
-
-def _curve(start: Point, control: Point, end: Point, steps: int = 10) -> list[Point]:
-    """Points on the quadratic Bezier curve from `start` to `end`."""
-    points = []
-    for step in range(steps + 1):
-        t = step / steps
-        points.append(
-            (
-                (1 - t) ** 2 * start[0] + 2 * t * (1 - t) * control[0] + t * t * end[0],
-                (1 - t) ** 2 * start[1] + 2 * t * (1 - t) * control[1] + t * t * end[1],
-            )
-        )
-    return points
-
-
-def _mirrored(half: Sequence[Point]) -> list[Point]:
-    """Close an outline whose right half is given from top to bottom."""
-    return [*half, *((1 - x, y) for x, y in reversed(half))]
-
-
-_OUTLINES: Final[dict[str, list[list[Point]]]] = {
-    "dress": [
-        _mirrored(
-            [
-                *_curve((0.5, 0.19), (0.57, 0.18), (0.62, 0.02)),
-                (0.69, 0.02),
-                *_curve((0.71, 0.16), (0.74, 0.3), (0.66, 0.43)),
-                *_curve((0.68, 0.5), (0.86, 0.74), (0.97, 0.93)),
-                *_curve((0.97, 0.93), (0.75, 0.99), (0.5, 0.99)),
-            ]
-        )
-    ],
-    "shirt": [
-        _mirrored(
-            [
-                *_curve((0.5, 0.17), (0.59, 0.16), (0.64, 0.05)),
-                *_curve((0.64, 0.05), (0.76, 0.08), (0.82, 0.14)),
-                (0.99, 0.43),
-                (0.84, 0.53),
-                (0.77, 0.42),
-                *_curve((0.77, 0.42), (0.74, 0.7), (0.77, 0.97)),
-                (0.5, 0.97),
-            ]
-        )
-    ],
-    "trousers": [
-        _mirrored([(0.5, 0.02), (0.83, 0.02), *_curve((0.83, 0.02), (0.96, 0.4), (0.98, 0.98)), (0.62, 0.98), (0.5, 0.36)])
-    ],
-    "bag": [
-        _mirrored(
-            [
-                (0.5, 0.36),
-                (0.84, 0.36),
-                *_curve((0.84, 0.36), (0.9, 0.36), (0.91, 0.42)),
-                *_curve((0.98, 0.9), (0.99, 0.98), (0.9, 0.98)),
-                (0.5, 0.98),
-            ]
-        )
-    ],
-    "shoe": [
-        [
-            (0.05, 0.1),
-            *_curve((0.05, 0.1), (0.2, 0.2), (0.34, 0.05)),
-            *_curve((0.4, 0.16), (0.52, 0.5), (0.74, 0.54)),
-            *_curve((0.74, 0.54), (0.98, 0.58), (0.98, 0.84)),
-            (0.03, 0.84),
-            *_curve((0.03, 0.84), (0.0, 0.5), (0.05, 0.1)),
-        ]
-    ],
-    "hat": [
-        [(0.5 + 0.49 * math.cos(t * _TURN / 48), 0.76 + 0.22 * math.sin(t * _TURN / 48)) for t in range(48)],
-        [(0.22, 0.76), *_curve((0.25, 0.1), (0.28, 0.02), (0.5, 0.08)), *_curve((0.5, 0.08), (0.72, 0.02), (0.75, 0.1)), (0.78, 0.76)],
-    ],
-}  # fmt: skip
 
 
 class _Pen:
@@ -158,10 +90,6 @@ class _Pen:
         self.canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
 
 
-def _handle() -> list[Point]:
-    return [(0.5 + 0.25 * math.cos(t * math.pi / 20), 0.38 - 0.33 * math.sin(t * math.pi / 20)) for t in range(21)]
-
-
 def _details(pen: _Pen, product: str, dark: Rgb, base: Rgb) -> None:
     """Add the seams, bands and soles that make a silhouette read as a product."""
     match product:
@@ -179,7 +107,9 @@ def _details(pen: _Pen, product: str, dark: Rgb, base: Rgb) -> None:
             pen.line([(0.09, 0.5), (0.5, 0.62), (0.91, 0.5)], dark, 0.016)
             pen.fill([(0.46, 0.57), (0.54, 0.57), (0.54, 0.67), (0.46, 0.67)], _CREAM)
         case "shoe":
-            pen.fill([(0.02, 0.84), (0.98, 0.84), *_curve((0.98, 0.84), (0.99, 0.97), (0.93, 0.97)), (0.05, 0.97)], _CREAM)
+            pen.fill(
+                [(0.02, 0.84), (0.98, 0.84), *curve((0.98, 0.84), (0.99, 0.97), (0.93, 0.97)), (0.05, 0.97)], _CREAM
+            )
             for x, y in ((0.42, 0.24), (0.48, 0.35), (0.55, 0.43)):
                 pen.line([(x, y), (x - 0.075, y + 0.12)], _CREAM, 0.035)
         case _:
@@ -270,14 +200,14 @@ def tile(product: str, colour: str, pattern: str, size: tuple[int, int], rotatio
 
     mask = Image.new("L", big, 0)
     outline = _Pen(ImageDraw.Draw(mask), big, upright, rotation)
-    for shape in _OUTLINES[product]:
+    for shape in OUTLINES[product]:
         outline.fill(shape, 255)
         pen.line([*shape, shape[0]], dark, 0.02)
     if product == "shoe":
-        outline.fill([(0.02, 0.8), (0.98, 0.8), *_curve((0.98, 0.84), (0.99, 0.97), (0.93, 0.97)), (0.05, 0.97)], 255)
+        outline.fill([(0.02, 0.8), (0.98, 0.8), *curve((0.98, 0.84), (0.99, 0.97), (0.93, 0.97)), (0.05, 0.97)], 255)
     if product == "bag":
         strap = Image.new("L", big, 0)
-        _Pen(ImageDraw.Draw(strap), big, upright, rotation).line(_handle(), 255, 0.07)
+        _Pen(ImageDraw.Draw(strap), big, upright, rotation).line(handle(), 255, 0.07)
         cloth.paste(dark, (0, 0), ImageChops.subtract(strap, mask))
         mask = ImageChops.lighter(mask, strap)
     cloth.putalpha(mask)

@@ -13,20 +13,43 @@ LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 ZH_PRODUCTS: Final = {"dress": "连衣裙", "shirt": "衬衫", "trousers": "裤子", "bag": "包", "shoe": "鞋", "hat": "帽子"}
 ZH_MEASURES: Final = {"dress": "条", "shirt": "件", "trousers": "条", "bag": "个", "shoe": "只", "hat": "顶"}
 ZH_COLOURS: Final = {
-    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色",
-    "blue": "蓝色", "purple": "紫色", "pink": "粉色", "black": "黑色",
-}  # fmt: skip
+    "red": "红色",
+    "orange": "橙色",
+    "yellow": "黄色",
+    "green": "绿色",
+    "blue": "蓝色",
+    "purple": "紫色",
+    "pink": "粉色",
+    "black": "黑色",
+}
 ZH_PATTERNS: Final = {"plain": "纯色", "striped": "条纹", "dotted": "波点", "floral": "碎花"}
 EN_PLURALS: Final = {
-    "dress": "dresses", "shirt": "shirts", "trousers": "pairs of trousers", "bag": "bags", "shoe": "shoes", "hat": "hats",
-}  # fmt: skip
+    "dress": "dresses",
+    "shirt": "shirts",
+    "trousers": "pairs of trousers",
+    "bag": "bags",
+    "shoe": "shoes",
+    "hat": "hats",
+}
 EN_NUMBERS: Final = ("no", "one", "two", "three")
 ZH_NUMBERS: Final = ("零", "一", "两", "三")
 
-EN_ENDS: Final = {("row", 0): "on the left", ("row", -1): "on the right", ("row", 1): "in the middle",
-                  ("column", 0): "at the top", ("column", -1): "at the bottom", ("column", 1): "in the middle"}  # fmt: skip
-ZH_ENDS: Final = {("row", 0): "左边", ("row", -1): "右边", ("row", 1): "中间",
-                  ("column", 0): "上面", ("column", -1): "下面", ("column", 1): "中间"}  # fmt: skip
+EN_ENDS: Final = {
+    ("row", 0): "on the left",
+    ("row", -1): "on the right",
+    ("row", 1): "in the middle",
+    ("column", 0): "at the top",
+    ("column", -1): "at the bottom",
+    ("column", 1): "in the middle",
+}
+ZH_ENDS: Final = {
+    ("row", 0): "左边",
+    ("row", -1): "右边",
+    ("row", 1): "中间",
+    ("column", 0): "上面",
+    ("column", -1): "下面",
+    ("column", 1): "中间",
+}
 
 ZH_WORDS: Final = (*ZH_PRODUCTS.values(), *ZH_COLOURS.values(), *ZH_PATTERNS.values())
 """Words the tokenizer keeps whole, so that a phrase is never one token."""

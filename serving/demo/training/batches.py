@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from serving.demo import recipe
-from serving.demo.network import Reading
 from serving.demo.questions import WITHOUT_PICTURE, Kind, Question, ask
-from serving.demo.tokens import SYSTEM_PROMPTS
+from serving.demo.training.network import Reading
+from serving.demo.training.tokens import SYSTEM_PROMPTS
 from serving.demo.words import LANGUAGES
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from serving.demo.pool import Grid
     from serving.demo.scenes import Scene
+    from serving.demo.training.pool import Grid
 
 IGNORED: Final = -100
 _EVERY: Final = -1
@@ -31,13 +31,31 @@ _SYSTEM_SHARE: Final = 0.2
 _SECOND_TURN_SHARE: Final = 0.12
 
 SIMPLE: Final[dict[Kind, float]] = {
-    "caption": 0.5, "product": 2, "colour": 2, "pattern": 2, "count": 1, "has_product": 1.5, "has_attribute": 1.5, "tags": 0.3,
-    "absent": 0.3, "no_picture": 0.15, "chat": 0.1,
-}  # fmt: skip
+    "caption": 0.5,
+    "product": 2,
+    "colour": 2,
+    "pattern": 2,
+    "count": 1,
+    "has_product": 1.5,
+    "has_attribute": 1.5,
+    "tags": 0.3,
+    "absent": 0.3,
+    "no_picture": 0.15,
+    "chat": 0.1,
+}
 FULL: Final[dict[Kind, float]] = {
-    "caption": 2, "product": 1.3, "colour": 1.2, "pattern": 1.2, "count": 0.8, "has_product": 1, "has_attribute": 1.8, "tags": 1.3,
-    "absent": 0.3, "no_picture": 0.2, "chat": 0.1,
-}  # fmt: skip
+    "caption": 1.5,
+    "product": 4,
+    "colour": 0.8,
+    "pattern": 1.3,
+    "count": 1.2,
+    "has_product": 0.6,
+    "has_attribute": 1.5,
+    "tags": 1.2,
+    "absent": 0.2,
+    "no_picture": 0.15,
+    "chat": 0.1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +97,7 @@ class Writer:
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
-    def _prefix(self, grid: Grid, system: str | None) -> tuple[_Row, int]:
+    def prefix(self, grid: Grid, system: str | None) -> tuple[_Row, int]:
         """Write what stands before every question of a picture; and the position that follows it."""
         row = _Row()
         opening = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
@@ -93,7 +111,7 @@ class Writer:
         row.add(self._ids("<|vision_end|>"), after, 0)
         return row, after + 1
 
-    def _turn(self, row: _Row, question: Question, text: str, start: int, segment: int) -> int:
+    def turn(self, row: _Row, question: Question, text: str, start: int, segment: int) -> int:
         """Write a question and its answer; gives the position after them."""
         asked = self.tokenizer.encode(text)
         base = len(row.ids)
@@ -101,7 +119,9 @@ class Writer:
         if text.lower() == question.text.lower() or text == question.text[:-1]:
             for mention in question.mentions:
                 if mention.part == "text":
-                    row.looks += [(base + at, mention.items) for at in _inside(asked.offsets, mention.start, mention.end)]
+                    row.looks += [
+                        (base + at, mention.items) for at in _inside(asked.offsets, mention.start, mention.end)
+                    ]
         turn = self._ids("<|im_end|>\n<|im_start|>assistant\n")
         row.add(turn, start + len(asked.ids), segment)
         answer = self.tokenizer.encode(question.answer)
@@ -111,30 +131,53 @@ class Writer:
         for mention in question.mentions:
             if mention.part == "answer":
                 # The position before a token is the one that has to find it.
-                row.looks += [(base - 1 + at, mention.items) for at in _inside(answer.offsets, mention.start, mention.end)]
+                row.looks += [
+                    (base - 1 + at, mention.items) for at in _inside(answer.offsets, mention.start, mention.end)
+                ]
         return start + len(asked.ids) + len(turn) + len(answer.ids) + 1
 
-    def row(self, scene: Scene, grid: Grid, system: str | None, questions: int, kinds: dict[Kind, float], dice: random.Random) -> _Row:
+    def row(
+        self,
+        scene: Scene,
+        grid: Grid,
+        system: str | None,
+        questions: int,
+        kinds: dict[Kind, float],
+        dice: random.Random,
+    ) -> _Row:
         """Write one picture's row with this many questions, their kinds drawn by weight."""
-        row, after = self._prefix(grid, system)
+        row, after = self.prefix(grid, system)
         for number in range(questions):
             kind = dice.choices(list(kinds), list(kinds.values()))[0]
             question = ask(scene, kind, dice.choice(LANGUAGES), dice)
             if kind in WITHOUT_PICTURE:
-                opening = self._ids((f"<|im_start|>system\n{system}<|im_end|>\n" if system else "") + "<|im_start|>user\n")
+                opening = self._ids(
+                    (f"<|im_start|>system\n{system}<|im_end|>\n" if system else "") + "<|im_start|>user\n"
+                )
                 row.add(opening, 0, -2 - number)
-                self._turn(row, question, _casual(question.text, dice), len(opening), -2 - number)
+                self.turn(row, question, _casual(question.text, dice), len(opening), -2 - number)
                 continue
-            place = self._turn(row, question, _casual(question.text, dice), after, number + 1)
+            place = self.turn(row, question, _casual(question.text, dice), after, number + 1)
             if dice.random() < _SECOND_TURN_SHARE:
-                kind = dice.choices([name for name in kinds if name not in WITHOUT_PICTURE], [weight for name, weight in kinds.items() if name not in WITHOUT_PICTURE])[0]
+                kind = dice.choices(
+                    [name for name in kinds if name not in WITHOUT_PICTURE],
+                    [weight for name, weight in kinds.items() if name not in WITHOUT_PICTURE],
+                )[0]
                 again = self._ids("\n<|im_start|>user\n")
                 row.add(again, place, number + 1)
                 follow = ask(scene, kind, question.language, dice)
-                self._turn(row, follow, _casual(follow.text, dice), place + len(again), number + 1)
+                self.turn(row, follow, _casual(follow.text, dice), place + len(again), number + 1)
         return row
 
-    def exercise(self, scenes: list[Scene], cells: torch.Tensor, grid: Grid, questions: int, kinds: dict[Kind, float], dice: random.Random) -> Exercise:
+    def exercise(
+        self,
+        scenes: list[Scene],
+        cells: torch.Tensor,
+        grid: Grid,
+        questions: int,
+        kinds: dict[Kind, float],
+        dice: random.Random,
+    ) -> Exercise:
         """Write the exercise of a batch of pictures; `cells` as in `pool.Batch`."""
         system = dice.choice(SYSTEM_PROMPTS) if dice.random() < _SYSTEM_SHARE else None
         rows = [self.row(scene, grid, system, questions, kinds, dice) for scene in scenes]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from serving.demo import recipe
-from serving.demo.batches import IGNORED
 from serving.demo.scenes import COLOURS, PATTERNS, PRODUCTS
+from serving.demo.training.batches import IGNORED
 
 if TYPE_CHECKING:
     from serving.demo.scenes import Scene
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TINY: Final = 1e-6
 
 
-class CellHeads(nn.Module):
+class CellHeads(nn.Module):  # type: ignore[misc]  # torch is not installed where types are checked
     """Training only: reads product, colour, pattern and place in the reading order off each visual token."""
 
     def __init__(self, width: int) -> None:

@@ -1,7 +1,7 @@
 """Runs a stock Qwen3VLForConditionalGeneration the fast way for training: same weights, same numbers, less work.
 
 Pictures of one grid are encoded as a batch; each is encoded once and several questions are read in one sequence.
-The stock module only holds the parameters; `tests/` of the trainer compare logits with its own forward pass.
+The stock module only holds the parameters; `verify` compares the logits with those of its own forward pass.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def see(model: Qwen3VLForConditionalGeneration, pixels: Tensor) -> Seen:
     blocks = pixels.view(count, rows // merge, merge, patch, columns // merge, merge, patch, 3)
     patches = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(count, rows * columns, 3 * patch * patch)
     dtype = visual.patch_embed.proj.weight.dtype
-    x = functional.linear(patches.to(dtype), visual.patch_embed.proj.weight.sum(2).flatten(1), visual.patch_embed.proj.bias)
+    x = functional.linear(
+        patches.to(dtype), visual.patch_embed.proj.weight.sum(2).flatten(1), visual.patch_embed.proj.bias
+    )
     row, column = _block_order(rows, columns)
     x = x + _learned_places(visual.pos_embed.weight, row, column, rows, columns).to(dtype)
     frequency = visual.rotary_pos_emb.inv_freq

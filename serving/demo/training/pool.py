@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import random
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from serving.demo import recipe
 from serving.demo.scenes import Scene, jpeg, layer, scene
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -73,7 +73,10 @@ def shown(picture: Scene, grid: Grid) -> NDArray[np.uint8]:
 def mirrored(picture: Scene) -> Scene:
     """Swap left and right: what a scene is when its picture is flipped."""
     width = picture.size[0]
-    items = [replace(item, box=(width - item.box[2], item.box[1], width - item.box[0], item.box[3]), rotation=-item.rotation) for item in picture.items]
+    items = [
+        replace(item, box=(width - item.box[2], item.box[1], width - item.box[0], item.box[3]), rotation=-item.rotation)
+        for item in picture.items
+    ]
     return replace(picture, items=tuple(reversed(items)) if picture.layout == "row" else tuple(items))
 
 

@@ -26,20 +26,39 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPECIAL: Final = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
-    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 SYSTEM_PROMPTS: Final = (
-    "You are a helpful assistant.", "You are a shop assistant.", "Answer briefly.", "You are Qwen, a helpful assistant.",
-    "You describe product photos for an online shop.", "你是一个有用的助手。", "你是一名电商助手，请简短回答。",
-)  # fmt: skip
+    "You are a helpful assistant.",
+    "You are a shop assistant.",
+    "Answer briefly.",
+    "You are Qwen, a helpful assistant.",
+    "You describe product photos for an online shop.",
+    "你是一个有用的助手。",
+    "你是一名电商助手，请简短回答。",
+)
 
 _QWEN_SPLIT: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _EXTRA_WORDS: Final = ("图片", "照片", "商品", "什么", "颜色", "花纹", "图案", "标签", "多少", "没有")
-_CHINESE: Final = re.compile("(" + "|".join(sorted((*ZH_WORDS, *_EXTRA_WORDS), key=len, reverse=True)) + "|[\u3000-\uffef])")
+_CHINESE: Final = re.compile(
+    "(" + "|".join(sorted((*ZH_WORDS, *_EXTRA_WORDS), key=len, reverse=True)) + "|[\u3000-\uffef])"
+)
 
 CHAT_TEMPLATE: Final = """\
 {%- for message in messages -%}

@@ -1,0 +1,1 @@
+"""Trains the demo checkpoint; runs in the engine's environment only (torch, transformers, tokenizers)."""
