@@ -105,16 +105,18 @@ verify-engine: engine ## Every vLLM flag and metric that is named here exists in
 generate: setup ## Write the generated parts of the documents
 	@$(PY) -m gateway settings --write README.md README.zh.md
 	@$(PY) -m serving.capacity.overview --write docs/capacity.md
+	@$(PY) -m serving.profile_table --write docs/serving.md
 
 .PHONY: verify
 verify: setup ## The generated parts are in step with the code
 	@$(PY) -m gateway settings --check README.md README.zh.md
 	@$(PY) -m serving.capacity.overview --check docs/capacity.md
+	@$(PY) -m serving.profile_table --check docs/serving.md
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew and write the lock files
 	@$(UV) pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/gateway.lock
-	@$(UV) pyproject.toml --group dev --extra weights --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
+	@$(UV) pyproject.toml --group dev --extra weights --extra gpu --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
 	@$(UV) requirements/engine.in --overrides requirements/engine.in --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_31 --only-binary :all: --no-annotate --no-header -o requirements/engine.lock
 

@@ -22,6 +22,24 @@ FORBIDDEN_VARIABLES = {
 }
 _OFF = ("", "0", "false")
 
+OBJECT_STORES = ("s3://", "gs://", "az://")
+"""Where Run:ai's Model Streamer reads from (transformers_utils/runai_utils.py: SUPPORTED_SCHEMES)."""
+STREAMER = "runai_streamer"
+
+THINKING = "thinking"
+"""In the name of a checkpoint: it thinks aloud before it answers."""
+REASONING_PARSER = "qwen3"
+"""Puts the thoughts into `reasoning`, so that `content` is the answer alone."""
+
+CACHES = {
+    "VLLM_CACHE_ROOT": "vllm",  # torch.compile's graphs, Inductor's and Triton's code for them, the startup plan
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",  # what is compiled outside of that
+    "TRITON_CACHE_DIR": "triton",
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "CUDA_CACHE_PATH": "cuda",  # PTX that the driver compiled
+}
+"""Variable -> folder below the cache of one profile."""
+
 _SECRET_FLAG = re.compile(r"--api[-_]key(=.*)?")
 
 
@@ -39,6 +57,10 @@ class Request:
     """Instead of the profile's checkpoint."""
     served_model_names: tuple[str, ...] = ()
     """Instead of the profile's; the first one stands in answers."""
+    load_format: str | None = None
+    """vLLM's --load-format; None: the streamer for a checkpoint in object storage, else the profile's or vLLM's own."""
+    cache_dir: str | None = None
+    """Where compiled code outlives a restart; None: vLLM's own place, in the home directory."""
     extra: tuple[str, ...] = ()
     """Passed to vLLM as they are, last, so that they win."""
 
@@ -80,12 +102,28 @@ def build(
     flags: dict[str, FlagValue] = dict(profile.flags)
     if request.served_model_names:
         flags["served-model-name"] = list(request.served_model_names)
+    if load_format := request.load_format or (STREAMER if model.lower().startswith(OBJECT_STORES) else None):
+        flags["load-format"] = load_format
+    if THINKING in model.lower().rstrip("/").rpartition("/")[2]:
+        flags.setdefault("reasoning-parser", REASONING_PARSER)
     argv = [python, "-m", ENGINE_MODULE, "--model", located(model, root)]
     argv += ["--host", request.host, "--port", str(request.port)]
     for name, value in flags.items():
         argv += flag_words(name, value)
-    env = {name: value for name, value in profile.env.items() if name not in inherited}
+    defaults = {**profile.env, **cache_variables(request.cache_dir, profile.name)}
+    env = {name: value for name, value in defaults.items() if name not in inherited}
     return Invocation((*argv, *request.extra), env)
+
+
+def cache_variables(cache_dir: str | None, profile_name: str) -> dict[str, str]:
+    """Point every compiler's cache into one folder for each profile.
+
+    The caches key their entries by device and settings themselves; a folder for each profile can be thrown away alone.
+    """
+    if not cache_dir:
+        return {}
+    folder = f"{cache_dir.rstrip('/')}/{profile_name}"
+    return {variable: f"{folder}/{name}" for variable, name in CACHES.items()}
 
 
 def located(model: str, root: str) -> str:
@@ -119,4 +157,9 @@ def _refuse(request: Request, inherited: Mapping[str, str]) -> None:
 def local_path(argv: Sequence[str]) -> str | None:
     """Return the directory that `--model` names in an argv of ours, None when it is a hub name."""
     model = argv[argv.index("--model") + 1]
-    return model if model.startswith(("/", ".")) else None
+    return model if is_local(model) else None
+
+
+def is_local(model: str) -> bool:
+    """Whether a model is named by a path."""
+    return model.startswith(("/", "."))

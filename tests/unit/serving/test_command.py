@@ -91,3 +91,38 @@ def test_an_environment_that_opens_the_engine_is_refused(name):
     with pytest.raises(command.CommandError, match=f"{name} is set, and .*: unset it"):
         build(inherited={name: "1"})
     build(inherited={name: "0"})
+
+
+@pytest.mark.parametrize("model", ["s3://models/qwen3-vl-8b", "GS://models/x", "az://models/x"])
+def test_a_checkpoint_in_object_storage_is_streamed(model):
+    assert build("l4", model=model).render().count("--load-format runai_streamer") == 1
+
+
+def test_another_format_may_be_asked_for():
+    argv = build("l4", model="s3://models/x", load_format="runai_streamer_sharded").argv
+    assert argv[argv.index("--load-format") + 1] == "runai_streamer_sharded"
+    assert argv.count("--load-format") == 1
+
+
+def test_a_checkpoint_on_the_disk_is_loaded_as_vllm_likes():
+    assert "--load-format" not in build("l4", model="/models/x").argv
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-VL-8B-Thinking-FP8", "/models/qwen3-vl-8b-thinking/"])
+def test_thoughts_of_a_thinking_checkpoint_are_kept_apart(model):
+    argv = build("l4", model=model).argv
+    assert argv[argv.index("--reasoning-parser") + 1] == "qwen3"
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-VL-8B-Instruct", "/thinking/qwen3-vl-8b"])
+def test_an_instruct_checkpoint_gets_no_reasoning_parser(model):
+    assert "--reasoning-parser" not in build("l4", model=model).argv
+
+
+def test_compiled_code_is_kept_for_each_profile():
+    env = build("l4", cache_dir="/cache/").env
+    assert {env[name] for name in command.CACHES} == {
+        f"/cache/l4/{name}" for name in ("vllm", "inductor", "triton", "flashinfer", "cuda")
+    }
+    assert "VLLM_CACHE_ROOT" not in build("l4").env
+    assert "VLLM_CACHE_ROOT" not in build("l4", cache_dir="/cache", inherited={"VLLM_CACHE_ROOT": "/mine"}).env

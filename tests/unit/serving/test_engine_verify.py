@@ -7,24 +7,49 @@ import sys
 
 import pytest
 
-from serving import profile
+from serving import overrides, profile
 from serving.engine import verify
 
 V = "vllm" + ":"  # so that the real check does not find the names that are made up here
 
 CLI_ARGS = """
-import json
 def make_arg_parser(parser):
     for name in {flags!r}:
-        parser.add_argument("--" + name, nargs="*")
+        parser.add_argument("--" + name, nargs="?", const=True)
     parser.add_argument("--max-model-len", type=int)
+    parser.add_argument("--served-model-name", nargs="*")
+    for name in {short!r}:
+        parser.add_argument(name)
     return parser
+
+def validate_parsed_serve_args(args):
+    if args.enable_auto_tool_choice and not args.tool_call_parser:
+        raise TypeError("Error: --enable-auto-tool-choice requires --tool-call-parser")
+"""
+REGISTRIES = {
+    "tool_parsers/__init__.py": "class ToolParserManager:\n    list_registered = staticmethod(lambda: {tools!r})",
+    "reasoning/__init__.py": "class ReasoningParserManager:\n    list_registered = staticmethod(lambda: ['qwen3'])",
+    "model_executor/model_loader/__init__.py": "_LOAD_FORMAT_TO_MODEL_LOADER = {loaders!r}",
+}
+SOURCE = """
+FLASH_ATTN = TRITON_ATTN = TORCHINDUCTOR_CACHE_DIR = TRITON_CACHE_DIR = None
+logger.info("Loading weights took %.2f seconds")
+logger.info("Model loading took %s GiB memory and %.6f seconds")
+logger.info("torch.compile took %.2f s in total")
+logger.info("run together took %.2f s in total")
+logger.info("Graph capturing finished in %.0f secs, took %.2f GiB")
+logger.info(
+    "init engine (profile, create kv cache, warmup model) took "
+    "%.2f s",
+)
 """
 
 
 def flags_of_profiles():
     used = {flag for name in profile.names() for flag in profile.load(name).flags}
-    return sorted((used | {"model", "host", "port"}) - {"max-model-len"})
+    used |= overrides.NUMBERS | overrides.WORDS | overrides.JSON
+    used |= {"model", "host", "port", "enable-lora", "max-lora-rank", "lora-modules", "reasoning-parser"}
+    return sorted(used - {"max-model-len", "served-model-name"})
 
 
 def variables_of_profiles():
@@ -35,15 +60,26 @@ def variables_of_profiles():
 def vllm(tmp_path, monkeypatch):
     """Put a stand-in for vLLM on the path; returns its folder."""
 
-    def make(flags=None, variables=None, metrics=("num_requests_running", "request_success", "tool_calls_total")):
+    def make(
+        flags=None,
+        variables=None,
+        metrics=("num_requests_running", "request_success", "tool_calls_total"),
+        tools=("hermes",),
+        loaders=("runai_streamer", "sharded_state"),
+        source=SOURCE,
+    ):
         package = tmp_path / "site" / "vllm"
         launchers = package / "entrypoints" / "launchers"
-        launchers.mkdir(parents=True)
-        (package / "utils").mkdir()
-        for folder in (package, package / "entrypoints", launchers, package / "utils"):
+        for folder in (launchers, package / "utils", package / "model_executor"):
+            folder.mkdir(parents=True)
+        for folder in (package, package / "entrypoints", launchers, package / "utils", package / "model_executor"):
             (folder / "__init__.py").write_text("")
+        for name, text in REGISTRIES.items():
+            (package / name).parent.mkdir(exist_ok=True)
+            (package / name).write_text(text.format(tools=list(tools), loaders=dict.fromkeys(loaders)))
         known = flags_of_profiles() if flags is None else flags
-        (launchers / "cli_args.py").write_text(CLI_ARGS.format(flags=known))
+        (launchers / "cli_args.py").write_text(CLI_ARGS.format(flags=known, short=list(overrides.SHORT)))
+        (package / "source.py").write_text(source)
         (package / "utils" / "argparse_utils.py").write_text(
             "from argparse import ArgumentParser as FlexibleArgumentParser"
         )
@@ -79,6 +115,7 @@ def test_it_lists_what_it_checked(vllm, repository, capsys):
     out = capsys.readouterr().out
     assert "profile l4: 14 flags" in out
     assert "metrics: 2 names" in out
+    assert "words: 6 log messages" in out
     assert out.endswith("verify: ok\n")
 
 
@@ -92,7 +129,7 @@ def test_a_variable_that_nobody_reads_fails(vllm, repository, capsys):
     vllm(variables=[])
     assert verify.main(repository) == 1
     err = capsys.readouterr().err
-    assert "profile l4: vLLM reads no variable VLLM_MAX_IMAGE_PIXELS" in err
+    assert "VLLM_MAX_IMAGE_PIXELS (profile t4) is read nowhere in the installed vLLM" in err
     assert "HF_HUB_OFFLINE" not in err
 
 
@@ -129,3 +166,42 @@ def test_without_vllm_it_says_what_to_run(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert verify.main() == 127
     assert ".venv-engine/bin/python" in capsys.readouterr().err
+
+
+def test_a_variable_that_any_file_names_is_checked_with_its_place(vllm, repository, capsys):
+    vllm()
+    (repository / "Dockerfile").write_text(f"FROM x\nENV {V.upper()[:4]}_CASH_ROOT=/cache\n")
+    (repository / "notes.md").write_text(f"{V.upper()[:4]}_USE_V1 is not in vLLM any more")
+    assert verify.main(repository) == 1
+    err = capsys.readouterr().err
+    assert "_CASH_ROOT (Dockerfile:2) is read nowhere" in err
+    assert "_USE_V1" not in err
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"tools": ["pythonic"]}, "profile l4: vLLM refuses its command line: 'hermes' is no tool call parser"),
+        (
+            {"loaders": ["sharded_state"]},
+            "with --model s3://models/qwen3-vl-8b: vLLM refuses its command line: 'runai_",
+        ),
+        ({"source": SOURCE.replace("Loading weights took", "Weights came in")}, "`Loading\\ weights\\ took\\ %"),
+        ({"source": SOURCE.replace("TRITON_ATTN", "TRITON")}, "`TRITON_ATTN` is nowhere"),
+        (
+            {"flags": [flag for flag in flags_of_profiles() if flag != "kv-cache-dtype"]},
+            "reads --kv-cache-dtype, which vLLM",
+        ),
+    ],
+)
+def test_what_serving_relies_on_besides_profiles_is_checked(vllm, repository, capsys, made, said):
+    vllm(**made)
+    assert verify.main(repository) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_vllms_own_checks_of_a_command_line_are_run():
+    def parse(words):
+        raise KeyError("invalid tool call parser")
+
+    assert "invalid tool call parser" in verify.parse_fault(parse, [])

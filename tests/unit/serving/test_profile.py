@@ -18,7 +18,8 @@ def folder(tmp_path):
 
 
 def test_the_promised_profiles_are_there():
-    assert set(profile.names()) == {"a10", "a100-40", "a100-80", "cpu", "h100", "l4", "l40s", "t4"}
+    several = {f"{name}-x{count}" for name in ("a100-40", "a100-80", "h100") for count in (2, 4)}
+    assert set(profile.names()) == {"a10", "a100-40", "a100-80", "cpu", "h100", "l4", "l40s", "t4", *several}
 
 
 @pytest.mark.parametrize("name", profile.names())
@@ -28,7 +29,7 @@ def test_every_profile_closes_what_must_never_be_open(name):
     assert loaded.flags["disable-fastapi-docs"] is True
     assert loaded.flags["limit-mm-per-prompt"] == {"image": 4, "video": 0}
     assert loaded.flags["shutdown-timeout"] > 0
-    assert loaded.flags["max-model-len"] <= 65536
+    assert loaded.flags["max-model-len"] <= 131072
     assert loaded.env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert loaded.env["VLLM_NO_USAGE_STATS"] == loaded.env["DO_NOT_TRACK"] == loaded.env["HF_HUB_OFFLINE"] == "1"
 
@@ -88,3 +89,13 @@ def test_all_faults_of_a_file_are_said_at_once(folder):
     with pytest.raises(profile.ProfileError) as caught:
         profile.load("x", folder(x='title = "x"\n[flags]\nPort = 1\nport = 2\n[env]\nA = 3'))
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in profile.names() if "-x" in name])
+def test_several_gpus_share_one_engine_and_encode_whole_pictures(name):
+    flags, single = profile.load(name).flags, profile.load(name.rpartition("-x")[0])
+    assert flags["tensor-parallel-size"] == int(name.rpartition("-x")[2])
+    assert flags["mm-encoder-tp-mode"] == "data"
+    assert profile.load(name).model == single.model
+    for flag in ("max-model-len", "max-num-seqs", "max-num-batched-tokens"):
+        assert flags[flag] >= single.flags[flag]
