@@ -1,0 +1,126 @@
+"""`make bench-images`: the image path against real vLLM on the CPU, direct and through the gateway, side by side.
+
+    python -m loadtest.bench_images [--only rates shrink memory lag] [--rounds 3] [--count 24]
+
+Prints ratios that hold on one machine in one run; the goals stand beside them. Exit code 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from itertools import islice
+from statistics import median
+
+from loadtest.images.photos import photos, small_pictures
+from loadtest.images.rates import measure
+from loadtest.images.shrinkers import peak_mib, times_ms
+from loadtest.images.stack import stack
+from loadtest.images.steady import loop_lag, memory_growth
+
+PARTS = ("shrink", "memory", "lag", "rates")
+MIB = 1 << 20
+LAG_S = 0.05
+
+
+def say(text: str) -> None:
+    """A line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def verdict(name: str, value: float, goal: float, *, at_least: bool, unit: str = "") -> bool:
+    """Print a figure beside its goal; whether it is met."""
+    met = value >= goal if at_least else value <= goal
+    bound = "at least" if at_least else "at most"
+    say(f"  {'ok  ' if met else 'MISS'} {name}: {value:.2f}{unit} (goal: {bound} {goal:g}{unit})")
+    return met
+
+
+def shrink_part() -> bool:
+    """Milliseconds of one core, and peak memory."""
+    say("Shrinking a 12-megapixel JPEG to 512x512 on one core, median CPU time:")
+    pictures = list(islice(photos(3), 6))
+    times = times_ms(pictures)
+    for name, spent in times.items():
+        say(
+            f"  {name:24}"
+            + (f"{spent:7.1f} ms" if spent is not None else " not installed (PyTurboJPEG and libturbojpeg0)")
+        )
+    ours = times.pop("libvips (the gateway)") or 0.0
+    best = min(spent for spent in times.values() if spent is not None)
+    met = verdict("libvips to the fastest other way", ours / best, 1.05, at_least=False)
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as warm:
+        warm.write(next(small_pictures()))
+        warm.flush()
+        for way in ("libvips", "draft", "pillow"):
+            peak = peak_mib(way, pictures[0], warm.name)
+            if way == "libvips":
+                met &= verdict("peak memory of a picture, libvips", peak, 80, at_least=False, unit=" MiB")
+            else:
+                say(
+                    f"       peak memory of a picture, {'Pillow draft' if way == 'draft' else 'Pillow'}: {peak:.2f} MiB"
+                )
+    return met
+
+
+def memory_part(count: int) -> bool:
+    """Growth per 1,000 pictures."""
+    say(f"Memory of a process over {count} 12-megapixel pictures, after each 1,000:")
+    found = memory_growth(photos(6), count=count)
+    say("  " + "  ".join(f"{rss:.1f}" for rss in found) + " MiB")
+    growth = (found[-1] - found[1]) / max(1, len(found) - 2)
+    return verdict("growth per 1,000 after the second", growth, 1.0, at_least=False, unit=" MiB")
+
+
+def lag_part() -> bool:
+    """The event loop under 64 concurrent 4-MiB data URLs."""
+    pictures = [jpeg + bytes(max(0, 4 * MIB - len(jpeg))) for jpeg in islice(photos(6), 128)]
+    late, rate = loop_lag(pictures)
+    total = late[float("inf")]
+    say(f"The event loop while 64 clients send 4-MiB data URLs ({rate:.1f} requests/s), {total:.0f} looks at it:")
+    say("  " + "  ".join(f"<={le * 1000:g} ms: {count / total:.1%}" for le, count in late.items() if le <= LAG_S * 5))
+    return verdict("times it was later than 50 ms", total - late[LAG_S], 0, at_least=False)
+
+
+def rates_part(rounds: int, count: int) -> bool:
+    """Direct against gateway."""
+    met = True
+    say("Requests per second with 8 clients and answers of 4 tokens, real vLLM on the CPU; rounds in turns:")
+    with stack() as running:
+        plans = (
+            ("12-megapixel photos, distinct", photos(6), count, False, 2.5),
+            ("the same 12-megapixel photo, different questions", photos(3), count * 2, True, 4.0),
+            ("small clean pictures, distinct", small_pictures(), count * 4, False, 0.9),
+            ("the same small clean picture, different questions", small_pictures(), count * 6, True, 0.9),
+        )
+        measure(running, small_pictures(), count=16, same=False, rounds=1)  # both warm
+        for name, pictures, requests, same, goal in plans:
+            rates = measure(running, pictures, count=requests, same=same, rounds=rounds)
+            for side in ("direct", "gateway"):
+                found = ", ".join(f"{value:.1f}" for value in getattr(rates, side))
+                say(f"  {name}, {side}: {found}; CPU {median(rates.cpu_ms[side]):.1f} ms a request")
+            met &= verdict(name, rates.ratio, goal, at_least=True, unit="x")
+    return met
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0, or 1 when a goal is missed."""
+    parser = argparse.ArgumentParser(description="Measure the image path.")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=24, help="requests of a round of distinct photos")
+    parser.add_argument("--pictures", type=int, default=5000, help="pictures of the memory part")
+    args = parser.parse_args(argv)
+    parts = {
+        "shrink": shrink_part,
+        "memory": lambda: memory_part(args.pictures),
+        "lag": lag_part,
+        "rates": lambda: rates_part(args.rounds, args.count),
+    }
+    results = [parts[name]() for name in args.only]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

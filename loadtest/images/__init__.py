@@ -1,0 +1,1 @@
+"""What the image path costs and gains: see loadtest/bench_images.py."""
