@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -27,6 +28,15 @@ def free_ports(count):
         return [probe.getsockname()[1] for probe in probes]
 
 
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent():
+    """Stop the demo when the tests are killed: nothing would end it otherwise."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Demo:
     """A `python -m serving demo` process; its output is read as it comes."""
 
@@ -37,7 +47,13 @@ class Demo:
         argv += [str(word) for pair in ports for word in pair]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         self.process = subprocess.Popen(
-            argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            argv,
+            cwd=ROOT,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into libc, no locks
         )
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
         self.engine_url = f"http://127.0.0.1:{self.engine_port}"
