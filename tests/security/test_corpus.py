@@ -66,7 +66,10 @@ async def gateway_process(tmp_path, engine):
 async def send(http, gate, case):
     """What is wrong with the answer; None if it is the right one."""
     async with gate:
-        response = await http.post(CHAT, json=case.body)
+        try:
+            response = await http.post(CHAT, json=case.body)
+        except httpx.TransportError as exc:
+            return f"{case.name}: no answer at all, {exc!r}"
     error = response.json().get("error", {})
     got = (response.status_code, error.get("code"), error.get("param"))
     if got == (case.status, case.code, case.param) and case.words in error["message"]:
@@ -94,6 +97,7 @@ async def test_every_hostile_input_is_refused_with_its_part_and_reason_and_the_p
         async with hostile_servers() as (port, inside), gateway_process(tmp_path, engine) as (http, process, log):
             cases = corpus(port)
             wrong = await run(http, cases)
+            assert process.poll() is None, log.read_text()
             assert wrong == [], "\n".join(wrong)
             before = psutil.Process(process.pid).memory_info().rss
             wrong = await run(http, cases)
