@@ -23,4 +23,13 @@ if __name__ == "__main__":
     app = create_app(
         settings, image_address_allowed=lambda address: address == ip_address("127.0.0.1") or is_public(address)
     )
-    uvicorn.run(app, port=settings.port, loop="uvloop", http="httptools", log_config=None, access_log=False)
+    # Idle connections live as long as in `serve`: a pooled one that closes just when it is used again looks like a crash.
+    uvicorn.run(
+        app,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=75,
+    )
