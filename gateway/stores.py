@@ -8,15 +8,11 @@ One event loop uses a store; nothing here is safe between threads.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-from urllib.parse import urlsplit
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import parse_url
-from redis.exceptions import RedisError
+from gateway.redis_link import Breaker, LinkError, RedisLink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -135,46 +131,22 @@ class RedisStore:
 
         """
         self._prefix = prefix.encode()
-        self._timeout_s = timeout_s
-        self._places = asyncio.Semaphore(max_connections)
-        try:
-            # Ours win over options in the URL. RESP2 without CLIENT SETINFO connects in the fewest round trips and
-            # works with every server. No socket timeouts: one deadline around the call does the same, and cheaper.
-            options: dict[str, Any] = {
-                **parse_url(url),
-                "decode_responses": False,
-                "driver_info": None,
-                "max_connections": max_connections,
-                "protocol": 2,
-                "socket_connect_timeout": None,
-                "socket_timeout": None,
-            }
-            self._pool = ConnectionPool(**options)
-            # Refuses unknown options now, and not at the first request.
-            self._pool.make_connection()  # type: ignore[no-untyped-call]
-            self._where = _where(url)
-        except (ValueError, TypeError, RedisError):
-            raise ValueError(
-                "the Redis URL cannot be used: write it like redis://user:password@host:6379/0 "
-                "(rediss:// for TLS), with %-escapes for / # ? @ in the password"
-            ) from None
-        # Any: redis-py's annotations are those of the client for text as well, and of pipelines hardly any.
-        self._client: Any = Redis(connection_pool=self._pool)
+        self._link = RedisLink(url, timeout_s=timeout_s, max_connections=max_connections)
 
     def __repr__(self) -> str:
-        return f"RedisStore({self._where})"
+        return f"RedisStore({self._link.where})"
 
     async def get(self, key: bytes) -> bytes | None:
         """See Store."""
-        value: bytes | None = await self._call("get", lambda: self._client.get(self._prefix + key))
+        value: bytes | None = await self._call("get", lambda client: client.get(self._prefix + key))
         return value
 
     async def get_with_ttl(self, key: bytes) -> tuple[bytes, float] | None:
         """See FarStore. One round trip."""
         name = self._prefix + key
 
-        async def ask() -> tuple[bytes | None, int]:
-            async with self._client.pipeline(transaction=False) as pipeline:
+        async def ask(client: Any) -> tuple[bytes | None, int]:  # noqa: ANN401 - see RedisLink
+            async with client.pipeline(transaction=False) as pipeline:
                 value, ttl_ms = await pipeline.get(name).pttl(name).execute()
                 return value, ttl_ms
 
@@ -186,30 +158,20 @@ class RedisStore:
         """See Store."""
         name = self._prefix + key
         if ttl_s <= 0:
-            await self._call("put", lambda: self._client.delete(name))
+            await self._call("put", lambda client: client.delete(name))
         else:
             ttl_ms = max(1, int(min(ttl_s, _LONGEST_TTL_S) * 1000))
-            await self._call("put", lambda: self._client.set(name, value, px=ttl_ms))
+            await self._call("put", lambda client: client.set(name, value, px=ttl_ms))
 
     async def aclose(self) -> None:
         """Close all connections, used ones too."""
-        await self._pool.aclose()
+        await self._link.aclose()
 
-    async def _call(self, operation: Operation, command: Callable[[], Awaitable[T]]) -> T:
+    async def _call(self, operation: Operation, command: Callable[[Any], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(self._timeout_s), self._places:
-                return await command()
-        except (RedisError, OSError, TimeoutError) as exc:
-            # `from None` and no text of the server's: "unknown command AUTH, with args beginning with: `password`".
-            raise StoreError(f"{operation} at {self._where} failed: {type(exc).__name__}") from None
-
-
-def _where(url: str) -> str:
-    """Return the part of the URL that may be shown; raise ValueError when an unescaped password may be in it."""
-    parts = urlsplit(url)
-    if parts.fragment or "@" in parts.path + parts.query:
-        raise ValueError("the password is not escaped")
-    return f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 6379}" if parts.scheme != "unix" else parts.path
+            return await self._link.call(operation, command)
+        except LinkError as exc:
+            raise StoreError(str(exc)) from None
 
 
 class TieredStore:
@@ -227,21 +189,19 @@ class TieredStore:
         self._near = near
         self._far = far
         self._on_error = on_error
-        self._pause_s = pause_s
-        self._clock = clock
-        self._paused_until_s: float | None = None
+        self._breaker = Breaker(pause_s, clock)
 
     async def get(self, key: bytes) -> bytes | None:
         """Return the near value, else the far one, which is kept near for as long as it has left. Never raises."""
         value = await self._near.get(key)
-        if value is not None or not self._may_try():
+        if value is not None or not self._breaker.allows():
             return value
         try:
             found = await self._far.get_with_ttl(key)
         except StoreError:
             self._failed("get")
             return None
-        self._paused_until_s = None
+        self._breaker.worked()
         if found is None:
             return None
         value, ttl_s = found
@@ -251,30 +211,20 @@ class TieredStore:
     async def put(self, key: bytes, value: bytes, ttl_s: float) -> None:
         """Keep the value near and far. Never raises. The far write takes a round trip: no client need wait for it."""
         await self._near.put(key, value, ttl_s)
-        if not self._may_try():
+        if not self._breaker.allows():
             return
         try:
             await self._far.put(key, value, ttl_s)
         except StoreError:
             self._failed("put")
         else:
-            self._paused_until_s = None
+            self._breaker.worked()
 
     async def aclose(self) -> None:
         """Close both."""
         await self._near.aclose()
         await self._far.aclose()
 
-    def _may_try(self) -> bool:
-        if self._paused_until_s is None:
-            return True
-        now_s = self._clock()
-        if now_s < self._paused_until_s:
-            return False
-        # This call probes; all others go on without the far store until it has answered.
-        self._paused_until_s = now_s + self._pause_s
-        return True
-
     def _failed(self, operation: Operation) -> None:
-        self._paused_until_s = self._clock() + self._pause_s
+        self._breaker.failed()
         self._on_error(operation)

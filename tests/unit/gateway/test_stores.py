@@ -178,7 +178,7 @@ class TestRedis:
 
         assert [value for value, _ in found] == [b"v%d" % number for number in range(200)]
         assert int(redis_server.command("CLIENT", "LIST")[1:]) > 0
-        assert len(store._pool._available_connections) <= 4
+        assert len(store._link._pool._available_connections) <= 4
         await store.aclose()
 
     async def test_a_client_that_leaves_never_gives_its_answer_to_the_next(self, redis_server):
@@ -219,14 +219,14 @@ class TestRedisFaults:
             store = RedisStore(server.url, timeout_s=5)
             await store.put(b"a", b"A", 100)
             await store.put(b"b", b"B", 100)
-            store._timeout_s = 0.05
+            store._link._timeout_s = 0.05
             server.pause()
             started = time.monotonic()
             with pytest.raises(StoreError, match="TimeoutError"):
                 await store.get(b"a")
             assert time.monotonic() - started < 4
             server.resume()
-            store._timeout_s = 5
+            store._link._timeout_s = 5
 
             assert await store.get(b"b") == b"B"
             await store.aclose()
