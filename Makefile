@@ -83,7 +83,7 @@ pytest: setup engine photos ## All tests with branch coverage
 	@rm -f .coverage .coverage.*
 	@# Two at once: the engine's tests mostly wait for engines to start, which one core does.
 	@$(PY) -m coverage run -m pytest $(ARGS) tests/engine >.engine-tests.log 2>&1 & engine=$$!; \
-	trap "kill $$engine 2>/dev/null" EXIT; failed=0; \
+	trap "kill $$engine 2>/dev/null || true" EXIT; failed=0; \
 	$(PY) -m coverage run -m pytest $(ARGS) --ignore tests/engine || failed=1; \
 	echo "pytest: waiting for the tests with real vLLM"; \
 	wait $$engine || failed=1; cat .engine-tests.log; exit $$failed
