@@ -31,9 +31,21 @@ SILENTLY_IGNORED = frozenset(
     }
 )
 """vLLM removed these and drops them without a word: the answer would not be what was asked for."""
-OPERATORS_ONLY = frozenset({"mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params", "prompt_embeds"})
-"""Fields that reach into the engine: memory use, other hosts, raw embeddings."""
-STRIPPED = ("cache_salt", "priority", "request_id")
+OPERATORS_ONLY = frozenset(
+    {
+        "mm_processor_kwargs",
+        "media_io_kwargs",
+        "kv_transfer_params",
+        "ec_transfer_params",
+        "prompt_embeds",
+        "vllm_xargs",
+        "chat_template",
+        "watermarking",
+    }
+)
+"""Fields that reach into the engine: memory use, other hosts, raw embeddings, what plug-ins read, the template that
+keeps roles apart, the watermark."""
+STRIPPED = ("cache_salt", "priority", "request_id", "session_id")
 """Set by the gateway or by nobody: a client's value would name another tenant's cache, jump the queue or collide."""
 TEXT_PARTS = frozenset({"text", "refusal"})
 PREDICT_MAX_TOKENS = 512
@@ -170,6 +182,10 @@ def check_fields(body: dict[str, Any]) -> None:
         )
     for name in body.keys() & OPERATORS_ONLY:
         raise InvalidRequest(f"`{name}` is not open to clients.", param=name)
+    template = body.get("chat_template_kwargs")
+    if isinstance(template, dict) and "chat_template" in template:
+        param = "chat_template_kwargs.chat_template"
+        raise InvalidRequest(f"`{param}` is not open to clients.", param=param)
     for name in STRIPPED:
         body.pop(name, None)
 

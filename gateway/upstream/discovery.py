@@ -76,5 +76,7 @@ class Discovery:
             known[url] = endpoint
             self._on_add(endpoint)
         for url in known.keys() - urls:
+            if not known[url].ejected and self._endpoints.well() == 1:
+                continue  # The last one that is well stays until another is: the new one may not be proven yet.
             log.warning("engine's address is gone", extra={"engine": url})
             self._endpoints.remove(known.pop(url))

@@ -50,7 +50,9 @@ class ScriptedEngine:
     hung: bool = False
     probes: int = 0
     url: str = ""
+    host: str = "127.0.0.1"
     port: int = 0
+    probes_hang: bool = False
     _runner: web.AppRunner | None = None
 
     async def start(self) -> ScriptedEngine:
@@ -61,10 +63,10 @@ class ScriptedEngine:
         app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, self.host, self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{self.host}:{self.port}"
         return self
 
     async def stop(self) -> None:
@@ -91,7 +93,7 @@ class ScriptedEngine:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         if (await request.json()).get("prompt") == "ping":  # the gateway's probe
             self.probes += 1
-            if self.hung:
+            if self.hung or self.probes_hang:
                 await asyncio.sleep(60)
             return web.json_response({}, status=200 if self.healthy else 503)
         return await self._answer(request)

@@ -61,6 +61,13 @@ async def running(tmp_path: Path, engines: list[str], **settings: Any) -> AsyncI
     settings.setdefault("engine_probe_interval_s", 0)  # probes would be counted among a scripted engine's requests
     policy = settings.pop("image_address_allowed", is_public)
     app = create_app(Settings(engines=tuple(engines), **settings), image_address_allowed=policy)
+    async with serving(app) as gateway:
+        yield gateway
+
+
+@contextlib.asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[RunningGateway]:
+    """An application on a socket of its own."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(

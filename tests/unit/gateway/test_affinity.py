@@ -30,7 +30,9 @@ def first_choices(endpoints):
 
 class TestKey:
     def test_the_first_picture_decides(self):
-        assert affinity_key(located(b"a", b"b", messages=[])) == affinity_key(located(b"a", messages=[said("user", "x")]))
+        assert affinity_key(located(b"a", b"b", messages=[])) == affinity_key(
+            located(b"a", messages=[said("user", "x")])
+        )
         assert affinity_key(located(b"a")) != affinity_key(located(b"b"))
 
     def test_tenants_share_nothing(self):

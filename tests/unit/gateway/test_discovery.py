@@ -95,31 +95,44 @@ async def test_with_probes_an_engine_gets_nothing_before_its_first_token():
 
 
 async def test_an_engine_that_leaves_finishes_and_is_then_forgotten():
-    resolver = Resolver("10.9.0.1")
+    resolver = Resolver("10.9.0.1", "10.9.0.9")
     watch, endpoints, _ = discovery(resolver)
     await watch.refresh(ENGINES)
-    [endpoint] = endpoints.all
+    [endpoint] = [endpoint for endpoint in endpoints.all if "0.1:" in endpoint.url]
     with endpoints.lease(endpoint):
-        resolver.addresses = []
+        resolver.addresses = ["10.9.0.9"]
         await watch.refresh(ENGINES)
-        assert endpoints.choose() is None
+        assert endpoint not in endpoints.all
         assert endpoint.leaving
         assert shown(endpoint.url) == 1
     assert shown(endpoint.url) is None
 
 
 async def test_an_engine_that_comes_back_while_it_finishes_is_the_same():
-    resolver = Resolver("10.9.0.2")
+    resolver = Resolver("10.9.0.2", "10.9.0.9")
     watch, endpoints, _ = discovery(resolver)
     await watch.refresh(ENGINES)
-    [endpoint] = endpoints.all
+    [endpoint] = [endpoint for endpoint in endpoints.all if "0.2:" in endpoint.url]
     with endpoints.lease(endpoint):
-        for addresses in ([], ["10.9.0.2"]):
+        for addresses in (["10.9.0.9"], ["10.9.0.9", "10.9.0.2"]):
             resolver.addresses = addresses
             await watch.refresh(ENGINES)
-    assert endpoints.all == [endpoint]
+    assert endpoint in endpoints.all
     assert not endpoint.leaving
     assert shown(endpoint.url) == 1
+
+
+async def test_the_last_engine_that_is_well_stays_until_its_successor_is():
+    resolver = Resolver("10.8.0.1")
+    watch, endpoints, added = discovery(resolver, proven_first=True)
+    await watch.refresh(ENGINES)
+    added[0].prove()
+    resolver.addresses = ["10.8.0.2"]
+    await watch.refresh(ENGINES)
+    assert endpoints.choose() is added[0]
+    added[1].prove()
+    await watch.refresh(ENGINES)
+    assert endpoints.all == [added[1]]
 
 
 async def test_the_name_is_looked_up_again_and_again():
