@@ -41,20 +41,16 @@ HEADERS = {
     "Forwarded": "for=10.0.0.1",
 }
 
-HARMLESS = frozenset(
-    # Sampling, length and form of the client's own answer.
-    "messages model prompt frequency_penalty logit_bias logprobs top_logprobs max_tokens max_completion_tokens n"
-    " presence_penalty response_format seed stop stream stream_options temperature top_p tools tool_choice"
-    " reasoning_effort thinking_token_budget include_reasoning parallel_tool_calls user use_beam_search top_k min_p"
-    " repetition_penalty length_penalty stop_token_ids include_stop_str_in_output ignore_eos min_tokens"
-    " skip_special_tokens spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs"
-    " logprob_token_ids allowed_token_ids bad_words echo suffix structured_outputs repetition_detection"
-    " stream_interval return_tokens_as_token_ids return_token_ids return_prompt_text"
-    # The form of the client's own prompt.
-    " add_generation_prompt continue_final_message add_special_tokens documents chat_template_kwargs"
-    # Without effect on these two paths.
-    " routed_experts_prompt_start return_token_offsets mm_payload return_mm_kwargs".split()
-)
+OWN_ANSWER = """messages model prompt frequency_penalty logit_bias logprobs top_logprobs max_tokens max_completion_tokens n
+presence_penalty response_format seed stop stream stream_options temperature top_p tools tool_choice reasoning_effort
+thinking_token_budget include_reasoning parallel_tool_calls user use_beam_search top_k min_p repetition_penalty
+length_penalty stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens
+spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids
+allowed_token_ids bad_words echo suffix structured_outputs repetition_detection stream_interval
+return_tokens_as_token_ids return_token_ids return_prompt_text"""
+OWN_PROMPT = "add_generation_prompt continue_final_message add_special_tokens documents chat_template_kwargs"
+WITHOUT_EFFECT = "routed_experts_prompt_start return_token_offsets mm_payload return_mm_kwargs"
+HARMLESS = frozenset(f"{OWN_ANSWER} {OWN_PROMPT} {WITHOUT_EFFECT}".split())
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())

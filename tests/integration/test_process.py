@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 
-import httpx
 import pytest
 from aiohttp import web
 

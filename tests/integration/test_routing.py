@@ -409,28 +409,30 @@ class TestNames:
             **QUICK,
         )
         try:
-            async with serving(create_app(settings, look_up=look_up)) as gateway:
-                async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=20) as http:
-                    await until(lambda: any(endpoint.proven for endpoint in endpoints(gateway).all))
-                    assert (await http.get("/readyz")).status_code == 200
-                    assert (await http.post(CHAT, json=text("a"))).status_code == 200
-                    assert one.headers[0]["Host"] == f"engines.test:{one.port}"
+            async with (
+                serving(create_app(settings, look_up=look_up)) as gateway,
+                httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=20) as http,
+            ):
+                await until(lambda: any(endpoint.proven for endpoint in endpoints(gateway).all))
+                assert (await http.get("/readyz")).status_code == 200
+                assert (await http.post(CHAT, json=text("a"))).status_code == 200
+                assert one.headers[0]["Host"] == f"engines.test:{one.port}"
 
-                    one.script = slow
-                    begun = asyncio.create_task(http.post(CHAT, json=text("long")))
-                    await until(lambda: len(one.requests) == 2)
-                    addresses[:] = ["127.0.0.2"]
-                    await until(lambda: [endpoint.url for endpoint in endpoints(gateway).all] == [two.url])
-                    for i in range(3):
-                        assert (await http.post(CHAT, json=text(str(i)))).status_code == 200
-                    assert (len(one.requests), len(two.requests)) == (2, 3)
-                    finish.set()
-                    assert "finished" in (await begun).text
+                one.script = slow
+                begun = asyncio.create_task(http.post(CHAT, json=text("long")))
+                await until(lambda: len(one.requests) == 2)
+                addresses[:] = ["127.0.0.2"]
+                await until(lambda: [endpoint.url for endpoint in endpoints(gateway).all] == [two.url])
+                for i in range(3):
+                    assert (await http.post(CHAT, json=text(str(i)))).status_code == 200
+                assert (len(one.requests), len(two.requests)) == (2, 3)
+                finish.set()
+                assert "finished" in (await begun).text
 
-                    addresses.clear()  # the resolver fails: what is known stays
-                    for i in range(3):
-                        assert (await http.post(CHAT, json=text(str(i)))).status_code == 200
-                        await asyncio.sleep(0.03)
+                addresses.clear()  # the resolver fails: what is known stays
+                for i in range(3):
+                    assert (await http.post(CHAT, json=text(str(i)))).status_code == 200
+                    await asyncio.sleep(0.03)
         finally:
             await one.stop()
             await two.stop()

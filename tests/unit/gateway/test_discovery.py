@@ -149,7 +149,7 @@ async def test_the_system_s_resolver_gives_addresses_of_one_family():
     assert await resolve("127.0.0.1", 80) == ["127.0.0.1"]
     assert await resolve("::1", 80) == ["::1"]
     assert await resolve("localhost", 80) in (["127.0.0.1"], ["::1"])
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"."):
         await resolve("no-such-host.invalid", 80)
 
 
