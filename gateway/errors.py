@@ -116,6 +116,13 @@ class EngineUnavailable(GatewayError):
     code = "engine_unavailable"
 
 
+class Stopping(GatewayError):
+    """503: the gateway's drain is over, and this request was not."""
+
+    status = 503
+    code = "stopping"
+
+
 class NotCached(GatewayError):
     """504: the client asked for a kept answer only, and there is none (RFC 9111, 5.2.1.7)."""
 

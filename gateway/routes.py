@@ -22,6 +22,7 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     MethodNotAllowed,
+    Stopping,
     UnknownPath,
     body_of,
     event_of,
@@ -96,6 +97,10 @@ class Exchange:
             await self._fail(exc)
         except ClientGone:
             self._gone()
+        except asyncio.CancelledError:
+            # The client is there, or it would be ClientGone: the server cancels what is left when its drain is over.
+            await self._fail(Stopping("The gateway is being stopped: try again.", retry_after_s=2))
+            raise
         except Exception:
             # The outermost rescue: a defect ends one request, with its trace in the log and none of it on the wire.
             log.exception("request failed", extra={"request_id": self._id})

@@ -114,7 +114,7 @@ class StepTimer:
         self.started = clock()
         self.steps: list[tuple[str, float]] = []
         self.facts: dict[str, Any] = {}
-        """For the log and the audit: `images` (content digests in hex), `engine`."""
+        """For the log and the audit: `images` (content digests in hex), `engine`, `retries` (if there were any)."""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -47,7 +47,10 @@ class EngineClient(Protocol):
     """Sends requests to engines."""
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> EngineResponse:
-        """The answer's head. Raises EngineUnreachable before it, EngineTimeout when it does not come."""
+        """The answer's head. Raises EngineUnreachable before it, EngineTimeout when it does not come.
+
+        A `host` among the headers stands instead of the URL's: the URL may be one of a name's addresses.
+        """
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout
+from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout, GatewayError
 from gateway.sse import ABORTED, Aborted, first_event, refusal, relay
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
 from gateway.telemetry import ENGINE_FAILURES
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from gateway.upstream.retries import RetryBudget
 
 OK = 200
+HEALTH_TIMEOUT_S = 2.0
+"""For an engine's /health, which does no work: who asks whether the gateway is ready does not wait long either."""
 DRAINS = frozenset({"connect", "stopping", "abort"})
 """Failures after which an engine gets nothing new until a probe finds that it generates."""
 SHOWN_OF_MODEL = ("id", "object", "created", "owned_by", "max_model_len")
@@ -155,17 +157,16 @@ class Upstream:
         if self._probed:
             return any(endpoint.proven for endpoint in self._endpoints.all)
         for endpoint in list(self._endpoints.all):
-            try:
-                headers = {**self._headers, **endpoint.headers}
-                response = await self._client.send("GET", endpoint.url + "/health", headers, None)
-                try:
-                    if response.status == OK:
+            with suppress(EngineUnreachable, GatewayError, TimeoutError):
+                async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                    headers = {**self._headers, **endpoint.headers}
+                    response = await self._client.send("GET", endpoint.url + "/health", headers, None)
+                    try:
                         await response.read()
-                        return True
-                finally:
-                    response.close()
-            except EngineUnreachable:
-                continue
+                    finally:
+                        response.close()
+                if response.status == OK:
+                    return True
         return False
 
 

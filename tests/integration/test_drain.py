@@ -76,7 +76,7 @@ async def test_it_is_unready_at_once_serves_on_then_refuses_and_finishes_what_it
         assert await gateway.ended() == 0
 
 
-async def test_the_drain_is_bounded_and_ends_well(tmp_path, engine):
+async def test_the_drain_is_bounded_and_what_is_left_is_told_so(tmp_path, engine):
     async def script(request, _):
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
@@ -84,11 +84,23 @@ async def test_the_drain_is_bounded_and_ends_well(tmp_path, engine):
         await asyncio.sleep(600)
 
     engine.script = script
+    async def silence(*_):
+        await asyncio.sleep(600)
+
     async with Process(tmp_path, engine.url, drain_timeout_s=1) as gateway:
         async with gateway.http.stream("POST", CHAT, json=text("x", stream=True)) as response:
             pieces = response.aiter_bytes()
             await anext(pieces)
+            engine.script = silence
+            waiting = asyncio.create_task(gateway.http.post(CHAT, json=text("y")))
+            async with asyncio.timeout(10):
+                while len(engine.requests) < 2:
+                    await asyncio.sleep(0.01)
             gateway.process.send_signal(signal.SIGTERM)
+            rest = b"".join([piece async for piece in pieces])
+            assert b'"code":"stopping"' in rest
+            answer = await waiting
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
             assert await gateway.ended() == 0
         await asyncio.wait_for(engine.aborted.wait(), 10)
 

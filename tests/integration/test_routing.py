@@ -380,6 +380,17 @@ class TestTimeouts:
         assert retries("ejected") > before
 
 
+async def test_readiness_does_not_wait_for_an_engine_that_hangs(start, engine, monkeypatch):
+    monkeypatch.setattr("gateway.upstream.dispatch.HEALTH_TIMEOUT_S", 0.1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with httpx.AsyncClient(timeout=20) as http:
+            assert (await http.get(f"{(await start(engines=[url, engine.url])).url}/readyz")).status_code == 200
+            assert (await http.get(f"{(await start(engines=[url])).url}/readyz")).status_code == 503
+
+
 class TestNames:
     """The resolver is the test's own, the addresses are those of loopback, the engines real sockets."""
 
