@@ -1,13 +1,15 @@
 """Finds engines that hang or are gone: asks each for one token now and then, and takes out what does not answer.
 
 vLLM's own /health stays 200 while its engine core hangs, so only a generated token counts. A busy engine may keep a
-probe waiting behind its queue: it is taken out only if nothing at all has come from it meanwhile.
+probe waiting behind its queue: it is taken out only if nothing at all has come from it meanwhile, and its count of
+tokens stands still, which tells one that works on long answers from one that hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import GatewayError
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 ONE_TOKEN = b'{"prompt":"ping","max_tokens":1,"temperature":0}'
 SERVER_ERRORS = 500
+COUNT_S = 1.0
+"""Between two looks at an engine's count of tokens, and the longest that one takes."""
+TOKENS = re.compile(rb"^vllm:(?:generation|prompt)_tokens_total(?:\{[^\n]*\})? ([0-9.e+]+)$", re.MULTILINE)
+"""vLLM's counters of tokens in the text that Prometheus reads."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +46,7 @@ class Prober:
         timeout_s: float,
         on_restore: Callable[[], None],
     ) -> None:
-        """A hung engine is out `interval_s` + `timeout_s` after its last sign of life, at the latest."""
+        """A hung engine is out `interval_s` + `timeout_s` + COUNT_S after its last sign of life, at the latest."""
         self._client = client
         self._headers = headers
         self._interval_s = interval_s
@@ -72,7 +78,7 @@ class Prober:
             if outcome == "token":
                 self._found(endpoint)
             elif outcome == "silent":
-                if endpoint.answers == answers:
+                if endpoint.answers == answers and not await self._counts(endpoint):
                     self._lost(endpoint, "hung")
             elif clock() - alive_at > self._timeout_s:
                 self._lost(endpoint, "hung")
@@ -111,3 +117,24 @@ class Prober:
             return "refused"
         # A refusal is a sign of life too; that a model takes no plain completions is no reason to take it out.
         return "token" if response.status < SERVER_ERRORS else "refused"
+
+    async def _counts(self, endpoint: Endpoint) -> bool:
+        before = await self._tokens(endpoint)
+        if before is None:
+            return False
+        await asyncio.sleep(COUNT_S)
+        after = await self._tokens(endpoint)
+        return after is not None and after > before
+
+    async def _tokens(self, endpoint: Endpoint) -> float | None:
+        """How many tokens it has read and written; None if it does not say."""
+        try:
+            async with asyncio.timeout(COUNT_S):
+                response = await self._client.send("GET", f"{endpoint.url}/metrics", endpoint.headers, None)
+                try:
+                    counts = TOKENS.findall(await response.read())
+                finally:
+                    response.close()
+        except (TimeoutError, EngineUnreachable, GatewayError):
+            return None
+        return sum(map(float, counts)) if counts else None

@@ -84,6 +84,7 @@ async def test_the_drain_is_bounded_and_what_is_left_is_told_so(tmp_path, engine
         await asyncio.sleep(600)
 
     engine.script = script
+
     async def silence(*_):
         await asyncio.sleep(600)
 

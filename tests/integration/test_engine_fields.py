@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.upstream.probe import TOKENS
 from tests.support.pictures import data_url, png, question
 
 ROOT = Path(__file__).parents[2]
 CHAT = "/v1/chat/completions"
-VLLM = ROOT / ".venv-engine" / "lib" / "python3.11" / "site-packages" / "vllm" / "entrypoints" / "openai"
+VLLM = ROOT / ".venv-engine" / "lib" / "python3.11" / "site-packages" / "vllm"
 
 REFUSED = {
     "guided_json": {},
@@ -100,9 +101,16 @@ async def test_no_header_of_the_client_s_reaches_the_engine(http, engine):
     [("chat_completion/protocol.py", "ChatCompletionRequest"), ("completion/protocol.py", "CompletionRequest")],
 )
 def test_every_field_of_the_pinned_vllm_has_been_looked_at(file, model):
-    tree = ast.parse((VLLM / file).read_text())
+    tree = ast.parse((VLLM / "entrypoints" / "openai" / file).read_text())
     [definition] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == model]
     fields = {node.target.id for node in definition.body if isinstance(node, ast.AnnAssign)}
     fields = {name for name in fields if not name.startswith("_")}
     assert len(fields) > 40
     assert fields - HARMLESS - REFUSED.keys() - DROPPED.keys() == set()
+
+
+def test_the_counters_by_which_a_busy_engine_is_told_from_a_hung_one_are_vllm_s():
+    source = (VLLM / "v1" / "metrics" / "loggers.py").read_text()
+    for name in ("generation_tokens", "prompt_tokens"):
+        assert f'name="vllm:{name}"' in source
+        assert TOKENS.findall(f'vllm:{name}_total{{engine="0",model_name="m"}} 1.5e+06\n'.encode()) == [b"1.5e+06"]

@@ -72,6 +72,21 @@ async def test_an_engine_that_is_only_busy_is_not_taken_out(start, engine):
         assert not endpoints(gateway).all[0].ejected
 
 
+@pytest.mark.parametrize(("growth", "ejected"), [(7, False), (0, True), (None, True)])
+async def test_an_engine_that_is_silent_over_long_answers_is_told_from_one_that_hangs(
+    start, engine, monkeypatch, growth, ejected
+):
+    monkeypatch.setattr("gateway.upstream.probe.COUNT_S", 0.1)
+    engine.tokens_a_look = growth
+    gateway = await start(**QUICK)
+    [endpoint] = endpoints(gateway).all
+    await until(lambda: endpoint.proven)
+    before = engine.probes
+    engine.probes_hang = True
+    await until(lambda: endpoint.ejected or engine.probes > before + 3)
+    assert endpoint.ejected is ejected
+
+
 async def test_with_no_engine_left_requests_fail_at_once(start, engine):
     gateway = await start(**QUICK)
     engine.hung = True

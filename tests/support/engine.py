@@ -49,6 +49,9 @@ class ScriptedEngine:
     healthy: bool = True
     hung: bool = False
     probes: int = 0
+    tokens_a_look: int | None = None
+    """How much its count of tokens grows from one look at /metrics to the next; None: it has no metrics."""
+    _tokens: int = 1000
     url: str = ""
     host: str = "127.0.0.1"
     port: int = 0
@@ -61,6 +64,7 @@ class ScriptedEngine:
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)
@@ -102,6 +106,16 @@ class ScriptedEngine:
         self.headers.append(dict(request.headers))
         model = {"id": "scripted", "object": "model", "created": 1, "owned_by": "vllm", "root": "/secret/path"}
         return web.json_response({"object": "list", "data": [model]})
+
+    async def _metrics(self, _: web.Request) -> web.StreamResponse:
+        if self.tokens_a_look is None:
+            return web.Response(status=404)
+        self._tokens += self.tokens_a_look
+        label = 'engine="0",model_name="scripted"'
+        text = (
+            f"# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total{{{label}}} {self._tokens}.0\n"
+        )
+        return web.Response(text=text)
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         return web.Response(status=200 if self.healthy else 503)
