@@ -37,15 +37,16 @@ def affinity_key(located: Located) -> bytes | None:
 
 def stable_prefix(body: dict[str, Any]) -> bytes:
     """How the prompt begins; empty if there is none."""
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        prompt = body.get("prompt") or body.get("input")
-        prompt = prompt[:MESSAGE_BYTES] if isinstance(prompt, str | list) else prompt
-        return orjson.dumps(prompt)[:MESSAGE_BYTES] if prompt else b""
+    turns = body.get("messages") or body.get("input")
+    if not isinstance(turns, list):
+        prompt = turns or body.get("prompt")
+        return (
+            orjson.dumps(prompt[:MESSAGE_BYTES])[:MESSAGE_BYTES] if isinstance(prompt, str | list) and prompt else b""
+        )
     beginning = b""
-    for message in messages:
-        beginning += orjson.dumps(message)[:MESSAGE_BYTES]
-        if isinstance(message, dict) and message.get("role") == "user":
+    for turn in turns:
+        beginning += orjson.dumps(turn)[:MESSAGE_BYTES]
+        if isinstance(turn, dict) and turn.get("role") == "user":
             break
     return beginning
 

@@ -41,11 +41,12 @@ class TestKey:
     def test_a_picture_is_never_taken_for_a_prompt(self):
         assert affinity_key(located(b'"x"')) != affinity_key(located(prompt="x"))
 
-    def test_later_turns_of_a_conversation_go_where_it_began(self):
+    @pytest.mark.parametrize("field", ["messages", "input"])
+    def test_later_turns_of_a_conversation_go_where_it_began(self, field):
         first = [said("system", "s"), said("user", "q")]
         later = [*first, said("assistant", "a"), said("user", "another")]
-        assert stable_prefix({"messages": first}) == stable_prefix({"messages": later})
-        assert stable_prefix({"messages": [first[0], said("user", "other")]}) != stable_prefix({"messages": first})
+        assert stable_prefix({field: first}) == stable_prefix({field: later})
+        assert stable_prefix({field: [first[0], said("user", "other")]}) != stable_prefix({field: first})
 
     def test_a_long_system_prompt_does_not_hide_the_question(self):
         system = said("system", "s" * 10 * MESSAGE_BYTES)
@@ -56,11 +57,13 @@ class TestKey:
         one, two = ({"prompt": "p" * MESSAGE_BYTES + end} for end in ("a", "b"))
         assert stable_prefix(one) == stable_prefix(two) != b""
 
-    @pytest.mark.parametrize("body", [{}, {"messages": []}, {"prompt": ""}, {"messages": None}])
+    @pytest.mark.parametrize("body", [{}, {"messages": []}, {"prompt": ""}, {"messages": None}, {"prompt": {"odd": 1}}])
     def test_nothing_in_common_is_no_key(self, body):
         assert affinity_key(located(**body)) is None
 
-    @pytest.mark.parametrize("body", [{"prompt": [1, 2]}, {"input": [said("user", "x")]}, {"messages": ["odd"]}])
+    @pytest.mark.parametrize(
+        "body", [{"prompt": [1, 2]}, {"input": "x"}, {"input": [said("user", "x")]}, {"messages": ["odd"]}]
+    )
     def test_other_forms_of_a_prompt_have_one_too(self, body):
         assert stable_prefix(body)
 
