@@ -20,7 +20,7 @@ from tests.support.gateway import KEY, OTHER_KEY, key_record, serving, write_key
 from tests.support.pictures import data_url, png, question
 
 CHAT = "/v1/chat/completions"
-QUICK = {"engine_probe_interval_s": 0.1, "engine_probe_timeout_s": 0.2}
+QUICK = {"engine_probe_interval_s": 0.1, "engine_probe_timeout_s": 2}
 COMPACT = {"dumps": lambda value: json.dumps(value, separators=(",", ":"))}  # as vLLM writes it
 ABORTED = chat_answer("", "abort")
 ABORT_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"abort"}]}\n\n'
