@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.audit import MAX_OUTPUT_BYTES, Happening, without_pictures
+from gateway.apis import api_of, api_of_path
+from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
 from gateway.body import ClientGone
 from gateway.errors import (
     EngineMisbehaved,
@@ -23,8 +24,6 @@ from gateway.errors import (
     InternalError,
     MethodNotAllowed,
     UnknownPath,
-    body_of,
-    event_of,
 )
 from gateway.stages import JSON, Operation, RawRequest
 from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer
@@ -172,7 +171,8 @@ class Exchange:
 
     async def _fail(self, error: GatewayError) -> None:
         if self._status:  # The status has gone out: all that is left is to say so in the stream.
-            await self._send({"type": "http.response.body", "body": event_of(error)})
+            event = api_of(self._operation).error_event(error, b"")
+            await self._send({"type": "http.response.body", "body": event})
             return
         more = list(error.headers)
         if error.retry_after_s is not None:
@@ -183,7 +183,7 @@ class Exchange:
             # Elsewhere uvicorn reads on and drops the rest of the body: a client that is cut off while it still sends
             # sees a broken connection and never the reason.
             more.append((b"connection", b"close"))
-        await self._send_whole(error.status, body_of(error), JSON, more)
+        await self._send_whole(error.status, api_of_path(self._scope["path"]).error_body(error), JSON, more)
 
     def _gone(self) -> None:
         self._status = CLIENT_CLOSED_REQUEST
@@ -195,10 +195,9 @@ class Exchange:
 
     def _happening(self, parsed: Parsed, facts: dict[str, Any]) -> Happening:
         body = parsed.body
-        prompt = body.get("messages", body.get("prompt"))
         return Happening(
             {"time": datetime.now(UTC).isoformat(), **facts, "model": body.get("model")},
-            without_pictures(prompt, self._timer.facts.get("images", ())),
+            without_pictures(prompt_of(body), self._timer.facts.get("images", ())),
             bytes(self._output or b""),
         )
 

@@ -1,6 +1,6 @@
-"""Server-sent events from engine to client, as they come: no event is parsed but the first, none is held back.
+"""Server-sent events from engine to client, as they come: none is held back, none parsed but the first and the usage.
 
-A stream that breaks after its status has gone out ends with an error event in OpenAI's shape.
+A stream that breaks after its status has gone out ends with an error event in its API's shape.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.errors import EngineMisbehaved, EngineRefused, GatewayError, event_of
+from gateway.apis.answers import EVENT_END, Usage, usage_of_event
+from gateway.errors import EngineMisbehaved, EngineRefused, GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-EVENT_END = b"\n\n"
+    from gateway.apis import Api
+
 ERROR_START = b'data: {"error"'
-DONE = b"data: [DONE]"
-TAIL_BYTES = 64
-"""Enough of the end of a stream to see `[DONE]` and whether an event is complete."""
+ERROR_EVENT = b"event: error\n"
+USAGE = b'"usage":{'
+TAIL_BYTES = 256
+"""Enough of a stream to see its end, the number of its last event, and whether that is complete."""
 MAX_FIRST_EVENT_BYTES = 1024 * 1024
 HTTP_ERRORS = range(400, 600)
 
@@ -61,6 +64,9 @@ async def first_event(chunks: AsyncIterator[bytes]) -> bytes:
             if head.startswith(ERROR_START, start):
                 event = head[start : head.index(EVENT_END, start)]
                 raise _error_of(event.removeprefix(b"data: "))
+            if head.startswith(ERROR_EVENT, start):
+                # What vLLM says there is how its own chunk failed to be read, not what went wrong.
+                raise EngineMisbehaved("The engine failed before its answer began.")
             return head
         if len(head) > MAX_FIRST_EVENT_BYTES:
             break
@@ -75,32 +81,59 @@ def _error_of(data: bytes) -> GatewayError:
     return refusal(code if isinstance(code, int) and code in HTTP_ERRORS else 502, data)
 
 
-def usage_of(tail: bytes) -> int | None:
-    """Total tokens from the end of a stream, if its last event before `[DONE]` tells them."""
-    for event in reversed(tail.split(EVENT_END)):
-        if b'"usage":{' in event and event.startswith(b"data: {"):
-            try:
-                total = orjson.loads(event.removeprefix(b"data: "))["usage"]["total_tokens"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                return None
-            return total if isinstance(total, int) else None
-    return None
-
-
-async def relay(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """`head`, then every chunk as it comes; an error event if the engine breaks off or ends without `[DONE]`."""
-    tail = head[-TAIL_BYTES:]
+async def relay(head: bytes, chunks: AsyncIterator[bytes], api: Api) -> AsyncIterator[bytes]:
+    """`head`, then every chunk as it comes; an error event if the engine breaks off or ends without its API's end."""
+    # The line break that stands before every event but the first.
+    tail = b"\n\n" + head
+    ended = any(end in tail for end in api.ends)
+    tail = tail[-TAIL_BYTES:]
     try:
         if head:
             yield head
         async for chunk in chunks:
             yield chunk
-            tail = (tail + chunk)[-TAIL_BYTES:]
+            tail += chunk
+            ended = ended or any(end in tail for end in api.ends)
+            tail = tail[-TAIL_BYTES:]
     except GatewayError as exc:
         error: GatewayError = exc
     else:
-        if DONE in tail:
+        if ended:
             return
         error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
     # A broken event is closed first, or the error would be read as its continuation.
-    yield (b"" if tail.endswith(EVENT_END) else EVENT_END) + event_of(error)
+    yield (b"" if tail.endswith(EVENT_END) else EVENT_END) + api.error_event(error, tail)
+
+
+async def watched(
+    chunks: AsyncIterator[bytes], api: Api, on_usage: Callable[[Usage], None], *, hides_usage: bool
+) -> AsyncIterator[bytes]:
+    """The stream in whole events; tells the usage as soon as it is there, and may keep the chunk with it to itself.
+
+    Of all events only those with the API's mark are read. What has no end yet waits for it: no client could use it.
+    """
+    rest = b""
+    async for chunk in chunks:
+        piece = rest + chunk if rest else chunk
+        whole = piece.rfind(EVENT_END) + len(EVENT_END)
+        if whole < len(EVENT_END):
+            rest = piece
+            continue
+        rest, piece = piece[whole:], piece[:whole]
+        if api.usage_mark in piece:
+            piece = _without_usage(piece, api.usage_mark, on_usage, hides_usage=hides_usage)
+        if piece:
+            yield piece
+    if rest:
+        yield rest
+
+
+def _without_usage(piece: bytes, mark: bytes, on_usage: Callable[[Usage], None], *, hides_usage: bool) -> bytes:
+    kept = []
+    for event in piece.removesuffix(EVENT_END).split(EVENT_END):
+        usage = usage_of_event(event) if mark in event and USAGE in event else None
+        if usage is not None:
+            on_usage(usage)
+        if usage is None or not hides_usage:
+            kept.append(event + EVENT_END)
+    return b"".join(kept)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.apis import api_of
 from gateway.errors import EngineMisbehaved, EngineUnavailable
 from gateway.sse import first_event, refusal, relay
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply, Scheduled
@@ -15,7 +16,7 @@ from gateway.upstream.client import EngineUnreachable
 from gateway.upstream.endpoints import Ejected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from gateway.telemetry import StepTimer
     from gateway.upstream.client import EngineClient, EngineResponse
@@ -49,7 +50,7 @@ class Upstream:
         raw = parsed.identified.allowed.raw
         operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
         method = "GET" if operation is Operation.MODELS else "POST"
-        headers = {**self._headers, "x-request-id": raw.id}
+        headers = {**self._headers, "x-request-id": raw.id, **raw.trace_headers}
         with ExitStack() as held:
             held.callback(scheduled.release)
             response, endpoint = await self._attempt(
@@ -60,10 +61,12 @@ class Upstream:
                 raise refusal(response.status, await response.read())
             if not parsed.stream:
                 body = await response.read()
-                return Reply(shown_models(body) if operation is Operation.MODELS else body, JSON)
+                if operation is Operation.MODELS:
+                    body = shown_models(body, parsed.identified.key.models)
+                return Reply(body, JSON)
             chunks = counted(response.chunks(), endpoint)
             head = await first_event(chunks)
-            return Reply(relay(head, chunks), EVENT_STREAM, release=held.pop_all().close)
+            return Reply(relay(head, chunks, api_of(operation)), EVENT_STREAM, release=held.pop_all().close)
 
     async def _attempt(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None, timer: StepTimer, held: ExitStack
@@ -136,11 +139,15 @@ def attempts(endpoints: list[Endpoint]) -> Iterable[Endpoint]:
     yield from endpoints[:1]
 
 
-def shown_models(body: bytes) -> bytes:
-    """vLLM's list of models in OpenAI's fields."""
+def shown_models(body: bytes, allowed: Sequence[str] = ()) -> bytes:
+    """vLLM's list of models in OpenAI's fields; of them only those that are `allowed`, if any are named."""
     try:
         models: list[dict[str, Any]] = orjson.loads(body)["data"]
-        shown = [{name: model[name] for name in SHOWN_OF_MODEL if name in model} for model in models]
+        shown = [
+            {name: model[name] for name in SHOWN_OF_MODEL if name in model}
+            for model in models
+            if not allowed or model["id"] in allowed
+        ]
     except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
         raise EngineMisbehaved("The engine's list of models cannot be read.") from exc
     return orjson.dumps({"object": "list", "data": shown})

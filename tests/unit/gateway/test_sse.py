@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.apis import CHAT, MESSAGES, RESPONSES
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout
-from gateway.sse import first_event, refusal, relay
+from gateway.sse import first_event, refusal, watched
+from gateway.sse import relay as relayed
 
 DONE = b"data: [DONE]\n\n"
+
+
+def relay(head, chunks, api=CHAT):
+    return relayed(head, chunks, api)
 
 
 async def pieces(*items):
