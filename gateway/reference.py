@@ -67,6 +67,9 @@ CHINESE = {
     "audit_file": "审计文件，每行一条 JSON；留空则写到标准输出。",
     "audit_max_bytes": "审计文件达到该大小即轮转。",
     "audit_backups": "保留的轮转文件数。",
+    "otlp_endpoint": "链路追踪的收集器（OTLP/HTTP），例如 `http://otel-collector:4318`；"
+    "与 `OTEL_EXPORTER_OTLP_ENDPOINT` 都留空则不追踪。",
+    "trust_traceparent": "沿用客户端 `traceparent` 的链路，而不是另起一条。",
     "shutdown_grace_s": "收到 SIGTERM 后留给在途请求的时间（秒）。",
     "log_level": "最低日志级别。",
 }

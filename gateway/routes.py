@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from gateway.pipeline import Pipeline
     from gateway.stages import Message, Parsed, Reply
+    from gateway.tracing import Trace
 
     Scope = dict[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -85,10 +86,14 @@ class Exchange:
         self._key_id: str | None = None
         self._parsed: Parsed | None = None
         self._output: bytearray | None = None
+        self._trace: Trace | None = None
+        self._first_byte_s = 0.0
 
     async def run(self, pipeline: Pipeline) -> None:
         """Answer, count and log; never raises for what a client or an engine does."""
         IN_FLIGHT.inc()
+        if pipeline.tracing is not None:
+            self._trace = pipeline.tracing.begin(self._operation, self._headers)
         try:
             await self._answer(pipeline)
         except GatewayError as exc:
@@ -102,15 +107,17 @@ class Exchange:
         finally:
             IN_FLIGHT.dec()
             facts = self._record()
-            if pipeline.audit is not None and self._parsed is not None:
+            if pipeline.audit is not None and self._output is not None and self._parsed is not None:
                 pipeline.audit.submit(self._happening(self._parsed, facts))
+            if self._trace is not None:
+                self._trace.end(self._timer, facts, self._parsed.body if self._parsed else {}, self._first_byte_s)
 
     async def _answer(self, pipeline: Pipeline) -> None:
         parsed = await pipeline.read(self._raw())
         key = parsed.identified.key
-        self._tenant, self._key_id = key.tenant, key.id
+        self._tenant, self._key_id, self._parsed = key.tenant, key.id, parsed
         if pipeline.audit is not None and parsed.identified.allowed.raw.operation is not Operation.MODELS:
-            self._parsed, self._output = parsed, bytearray()
+            self._output = bytearray()
         with cancelled_when_gone(self._receive):
             reply = await pipeline.answer(parsed)
             try:
@@ -131,7 +138,8 @@ class Exchange:
             raise MethodNotAllowed(f"Use {expected} for {self._operation.value}.")
         client = self._scope.get("client")
         peer = client[0] if client else ""
-        return RawRequest(self._id, self._operation, self._headers, peer, self._receive, self._timer)
+        trace_headers = self._trace.headers if self._trace else {}
+        return RawRequest(self._id, self._operation, self._headers, peer, self._receive, self._timer, trace_headers)
 
     def _rendered(self, parsed: Parsed, body: bytes) -> bytes:
         if parsed.identified.allowed.raw.operation is not Operation.PREDICT:
@@ -165,8 +173,9 @@ class Exchange:
         ]
         if self._age_s is not None:
             headers.append((b"age", b"%d" % self._age_s))
+        self._first_byte_s = self._timer.elapsed_s()
         if self._operation is not None:
-            FIRST_BYTE.labels(self._operation.value).observe(self._timer.elapsed_s())
+            FIRST_BYTE.labels(self._operation.value).observe(self._first_byte_s)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _fail(self, error: GatewayError) -> None:

@@ -128,6 +128,14 @@ class Settings(BaseSettings):
     audit_file: Path | None = Field(None, description="File of the records, one JSON line each; stdout when empty.")
     audit_max_bytes: int = Field(100 * MIB, ge=MIB, description="The audit file is rotated at this size.")
     audit_backups: int = Field(10, ge=1, description="Rotated audit files that are kept.")
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Collector of traces (OTLP over HTTP), for example `http://otel-collector:4318`; "
+        "without it and `OTEL_EXPORTER_OTLP_ENDPOINT` there are none.",
+    )
+    trust_traceparent: bool = Field(
+        default=False, description="Continue the trace of a client's `traceparent`, instead of starting one."
+    )
     shutdown_grace_s: float = Field(120.0, ge=0, description="Time for requests in flight after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
@@ -149,6 +157,13 @@ class Settings(BaseSettings):
             if url.rstrip("/").endswith("/v1"):
                 raise ValueError(f"{url!r} ends in /v1; give the base URL without it")
         return tuple(url.rstrip("/") for url in value)
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is no http(s) URL")
+        return value
 
     @field_validator("allowed_cidrs")
     @classmethod

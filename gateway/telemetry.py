@@ -99,13 +99,15 @@ ACCESS = logging.getLogger("gateway.access")
 class StepTimer:
     """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_clock", "facts", "started", "steps")
+    __slots__ = ("_clock", "begun", "facts", "started", "steps")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds; it is read at the start and around each step."""
         self._clock = clock
         self.started = clock()
         self.steps: list[tuple[str, float]] = []
+        self.begun: list[float] = []
+        """When each of `steps` began, in seconds since the start."""
         self.facts: dict[str, Any] = {}
         """For the log and the audit: `images` (content digests in hex), `engine`."""
 
@@ -118,6 +120,7 @@ class StepTimer:
         finally:
             spent = self._clock() - begun
             self.steps.append((name, spent))
+            self.begun.append(begun - self.started)
             STEPS.labels(name).observe(spent)
 
     def elapsed_s(self) -> float:
