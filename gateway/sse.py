@@ -1,4 +1,4 @@
-"""Server-sent events from engine to client, as they come: none is held back, none parsed but the first and the usage.
+"""Server-sent events from engine to client, each as it comes: none is parsed but the first and that with the usage.
 
 A stream that breaks after its status has gone out ends with an error event in its API's shape.
 """
@@ -82,17 +82,15 @@ def _error_of(data: bytes) -> GatewayError:
 
 
 async def relay(head: bytes, chunks: AsyncIterator[bytes], api: Api) -> AsyncIterator[bytes]:
-    """`head`, then every chunk as it comes; an error event if the engine breaks off or ends without its API's end."""
-    # The line break that stands before every event but the first.
-    tail = b"\n\n" + head
-    ended = any(end in tail for end in api.ends)
-    tail = tail[-TAIL_BYTES:]
+    """The stream from `head` on, in whole events; an error event if the engine breaks off or ends before its API's end.
+
+    An event that was broken off half-way is left out: no client could read it, and SDKs stumble over it.
+    """
+    tail, ended = EVENT_END, False
     try:
-        if head:
-            yield head
-        async for chunk in chunks:
-            yield chunk
-            tail += chunk
+        async for events in in_events(head, chunks):
+            yield events
+            tail += events
             ended = ended or any(end in tail for end in api.ends)
             tail = tail[-TAIL_BYTES:]
     except GatewayError as exc:
@@ -101,31 +99,36 @@ async def relay(head: bytes, chunks: AsyncIterator[bytes], api: Api) -> AsyncIte
         if ended:
             return
         error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
-    # A broken event is closed first, or the error would be read as its continuation.
-    yield (b"" if tail.endswith(EVENT_END) else EVENT_END) + api.error_event(error, tail)
+    yield api.error_event(error, tail)
+
+
+async def in_events(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes cut between events: what has no end yet waits for it."""
+    rest = head
+    if whole := rest.rfind(EVENT_END) + 1:
+        yield rest[: whole + 1]
+        rest = rest[whole + 1 :]
+    async for chunk in chunks:
+        rest = rest + chunk if rest else chunk
+        if whole := rest.rfind(EVENT_END) + 1:
+            yield rest[: whole + 1]
+            rest = rest[whole + 1 :]
+    if rest:
+        yield rest + EVENT_END
 
 
 async def watched(
-    chunks: AsyncIterator[bytes], api: Api, on_usage: Callable[[Usage], None], *, hides_usage: bool
+    events: AsyncIterator[bytes], api: Api, on_usage: Callable[[Usage], None], *, hides_usage: bool
 ) -> AsyncIterator[bytes]:
-    """The stream in whole events; tells the usage as soon as it is there, and may keep the chunk with it to itself.
+    """The stream of whole events; tells the usage as soon as it is there, and may keep its event from the client.
 
-    Of all events only those with the API's mark are read. What has no end yet waits for it: no client could use it.
+    Of all events only those with the API's mark are read.
     """
-    rest = b""
-    async for chunk in chunks:
-        piece = rest + chunk if rest else chunk
-        whole = piece.rfind(EVENT_END) + len(EVENT_END)
-        if whole < len(EVENT_END):
-            rest = piece
-            continue
-        rest, piece = piece[whole:], piece[:whole]
-        if api.usage_mark in piece:
-            piece = _without_usage(piece, api.usage_mark, on_usage, hides_usage=hides_usage)
-        if piece:
+    async for piece in events:
+        if api.usage_mark not in piece:
             yield piece
-    if rest:
-        yield rest
+        elif left := _without_usage(piece, api.usage_mark, on_usage, hides_usage=hides_usage):
+            yield left
 
 
 def _without_usage(piece: bytes, mark: bytes, on_usage: Callable[[Usage], None], *, hides_usage: bool) -> bytes:

@@ -41,15 +41,15 @@ def usage_of(document: Any) -> Usage | None:  # noqa: ANN401 - whatever JSON the
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
-    if "prompt_tokens" in usage:
-        counts = [[usage.get("prompt_tokens")], [usage.get("completion_tokens")]]
-    else:
-        prompt = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-        counts = [[usage.get(name) for name in prompt], [usage.get("output_tokens")]]
-    whole = [[count or 0 for count in group] for group in counts]
-    if not all(isinstance(count, int) for group in whole for count in group):
+    prompt, output = (
+        (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        if "prompt_tokens" in usage
+        else (usage.get("input_tokens"), usage.get("output_tokens"))
+    )
+    cached = [usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens")]
+    if not all(isinstance(count, int) for count in (prompt, output, *cached)):
         return None
-    return Usage(sum(whole[0]), sum(whole[1]))
+    return Usage(prompt + sum(cached), output)
 
 
 def usage_of_answer(body: bytes) -> Usage | None:

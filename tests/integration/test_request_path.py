@@ -359,8 +359,8 @@ class TestStreams:
         engine.script = script
         response = await http.post(CHAT, json=question(data_url(png()), stream=True))
         events = response.text.split("\n\n")
-        assert events[1] == 'data: {"half'
-        assert '"code":"engine_error"' in events[2]
+        assert '"code":"engine_error"' in events[1]
+        assert "half" not in response.text  # no client could read it, and the SDK stumbles over it
         assert "[DONE]" not in response.text
 
     async def test_a_stream_without_its_end_is_an_error(self, http, engine):
