@@ -41,15 +41,20 @@ def usage_of(document: Any) -> Usage | None:  # noqa: ANN401 - whatever JSON the
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
-    prompt, output = (
-        (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        if "prompt_tokens" in usage
-        else (usage.get("input_tokens"), usage.get("output_tokens"))
-    )
-    cached = [usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens")]
-    if not all(isinstance(count, int) for count in (prompt, output, *cached)):
+    try:
+        if "prompt_tokens" in usage:
+            return Usage(usage["prompt_tokens"], whole(usage["total_tokens"]) - whole(usage["prompt_tokens"]))
+        cached = (usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
+        return Usage(whole(usage["input_tokens"]) + sum(map(whole, cached)), whole(usage["output_tokens"]))
+    except (KeyError, ValueError):
         return None
-    return Usage(prompt + sum(cached), output)
+
+
+def whole(count: object) -> int:
+    """`count` if it is a whole number; raises ValueError."""
+    if not isinstance(count, int):
+        raise ValueError("no number of tokens")  # noqa: TRY004 - as int() would for a text
+    return count
 
 
 def usage_of_answer(body: bytes) -> Usage | None:
