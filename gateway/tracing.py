@@ -102,10 +102,9 @@ class Tracing:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
-        # Those of OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
-        resource = Resource({"service.name": "qwen3-vl-gateway", "service.version": __version__}).merge(
-            Resource.create()
-        )
+        resource = Resource.create()
+        if str(resource.attributes["service.name"]).startswith("unknown_service"):  # OTEL_SERVICE_NAME says nothing.
+            resource = resource.merge(Resource({"service.name": "qwen3-vl-gateway", "service.version": __version__}))
         self._api = trace
         self._no_context = Context()
         self._trusts_clients = trusts_clients
