@@ -139,8 +139,10 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _message_tokens(message: dict[str, Any]) -> int:
+def _message_tokens(message: object) -> int:
     total = MESSAGE_TOKENS
+    if not isinstance(message, dict):  # In a field of another API, which the engine does not read.
+        return total
     for name, value in message.items():
         if isinstance(value, str):
             total += text_tokens(value) if name not in {"role", "type"} else 0

@@ -36,7 +36,7 @@ def check(body: dict[str, Any]) -> None:
     # Said in so many words: vLLM's default is to store, when its operator lets it.
     body["store"] = False
     for i, tool in enumerate(objects(body.get("tools") or [], "tools", "tool")):
-        if tool.get("type") not in TOOLS:
+        if not isinstance(kind := tool.get("type"), str) or kind not in TOOLS:
             raise InvalidRequest(
                 "Tools are called by you: only those of type function or custom are supported.",
                 param=f"tools[{i}].type",
