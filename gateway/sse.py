@@ -91,7 +91,8 @@ async def relay(head: bytes, chunks: AsyncIterator[bytes], api: Api) -> AsyncIte
         async for events in in_events(head, chunks):
             yield events
             tail += events
-            ended = ended or any(end in tail for end in api.ends)
+            for end in api.ends:  # Not any(): this runs for every token.
+                ended = ended or end in tail
             tail = tail[-TAIL_BYTES:]
     except GatewayError as exc:
         error: GatewayError = exc
@@ -109,7 +110,10 @@ async def in_events(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[
         yield rest[: whole + 1]
         rest = rest[whole + 1 :]
     async for chunk in chunks:
-        rest = rest + chunk if rest else chunk
+        if not rest and chunk.endswith(EVENT_END):
+            yield chunk
+            continue
+        rest += chunk
         if whole := rest.rfind(EVENT_END) + 1:
             yield rest[: whole + 1]
             rest = rest[whole + 1 :]

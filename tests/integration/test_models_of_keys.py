@@ -7,10 +7,10 @@ import base64
 import httpx
 import openai
 import pytest
-from aiohttp import web
 
 from gateway import keys_cli
 from gateway.keys import read_ring
+from tests.support.engine import model_list
 from tests.support.gateway import KEY, OTHER_KEY, key_record, write_keys
 from tests.support.pictures import png
 
@@ -83,28 +83,14 @@ async def test_a_key_without_models_may_use_all(bound, engine):
     assert engine.requests[0]["model"] == "large"
 
 
-async def test_the_list_shows_its_models_only(start, tmp_path):
-    async def models(_):
-        return web.json_response({"data": [{"id": name, "object": "model"} for name in ("small", "large")]})
-
-    app = web.Application()
-    app.router.add_get("/v1/models", models)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    keys = write_keys(
-        tmp_path / "k.json", key_record(KEY, "one", models=["small", "gone"]), key_record(OTHER_KEY, "two")
-    )
-    try:
-        gateway = await start([f"http://127.0.0.1:{runner.addresses[0][1]}"], keys_file=keys)
-        async with httpx.AsyncClient(base_url=gateway.url) as http:
-            shown = [
-                [model["id"] for model in (await http.get("/v1/models", headers=headers)).json()["data"]]
-                for headers in ({"authorization": f"Bearer {KEY}"}, {"authorization": f"Bearer {OTHER_KEY}"})
-            ]
-    finally:
-        await runner.cleanup()
-    assert shown == [["small"], ["small", "large"]]
+async def test_the_list_shows_its_models_only(bound, engine):
+    engine.models = model_list("small", "large")
+    shown = []
+    async with httpx.AsyncClient(base_url=bound.url) as http:
+        for key in (KEY, OTHER_KEY):
+            models = await http.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+            shown.append([model["id"] for model in models.json()["data"]])
+    assert shown == [["small"], ["small", "large"]]  # and not shop:v2, which the engine has not loaded
 
 
 class TestKeyFile:
@@ -123,7 +109,6 @@ class TestKeyFile:
     def test_a_key_without_models_is_written_as_before(self, tmp_path, capsys):
         _, path = self.create(tmp_path)
         assert read_ring(path).keys[0].models == ()
-        assert '"models": null' in path.read_text() or "models" not in path.read_text()
 
     @pytest.mark.parametrize("models", [",", "a,,b", " "])
     def test_a_list_with_gaps_is_wrong_usage(self, tmp_path, capsys, models):

@@ -92,6 +92,12 @@ def message_events(*pieces: str, stop_reason: str | None = "end_turn") -> list[b
     ]
 
 
+def model_list(*names: str) -> dict[str, Any]:
+    """/v1/models of vLLM, which shows where on its disk a model lies."""
+    model = {"object": "model", "created": 1, "owned_by": "vllm", "root": "/secret/path"}
+    return {"object": "list", "data": [{"id": name, **model} for name in names]}
+
+
 @dataclass
 class ScriptedEngine:
     """Answers by `script`; without one, with the number of requests so far."""
@@ -103,6 +109,7 @@ class ScriptedEngine:
     healthy: bool = True
     hung: bool = False
     probes: int = 0
+    models: Any = field(default_factory=lambda: model_list("scripted"))
     url: str = ""
     port: int = 0
     _runner: web.AppRunner | None = None
@@ -156,8 +163,7 @@ class ScriptedEngine:
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))
-        model = {"id": "scripted", "object": "model", "created": 1, "owned_by": "vllm", "root": "/secret/path"}
-        return web.json_response({"object": "list", "data": [model]})
+        return web.json_response(self.models)
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         return web.Response(status=200 if self.healthy else 503)

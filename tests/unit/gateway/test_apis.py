@@ -139,6 +139,10 @@ class TestAnswers:
     def test_streams_are_read_once(self, events, expected):
         assert answer_of(b"".join(events)) == expected
 
+    @pytest.mark.parametrize("output", [b'{"response":"x"}', b'{"delta":[]}', b'{"type":"message","content":null}'])
+    def test_a_strange_one_is_empty(self, output):
+        assert answer_of(output) == ("", {}, None)
+
     def test_a_function_s_arguments_are_no_text(self):
         delta = event("response.function_call_arguments.delta", delta="{}")
         call = event("response.completed", response=response_answer("", output=[{"type": "function_call"}]))
