@@ -6,10 +6,12 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 a port is in use, 78 the configuration 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from gateway import __version__, audit_cli, keys_cli, reference
 from gateway.settings import SettingsError, load
+from gateway.tracing import TracingUnavailable, check_installed, is_wanted
 
 EX_CONFIG = 78
 """sysexits.h: a supervisor need not try again, a person must look."""
@@ -44,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
 def _serve() -> int:
     try:
         settings = load()
-    except SettingsError as exc:
+        if is_wanted(settings.otlp_endpoint, os.environ):
+            check_installed()
+    except (SettingsError, TracingUnavailable) as exc:
         print(f"The gateway cannot start:\n{exc}", file=sys.stderr)
         return EX_CONFIG
     from gateway.serve import serve  # noqa: PLC0415 - the other commands need none of the server

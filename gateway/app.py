@@ -48,6 +48,7 @@ from gateway.telemetry import (
     configure_logging,
     watch_loop_lag,
 )
+from gateway.tracing import Tracing, is_wanted
 from gateway.upstream.assembly import endpoints_of, upstream_of
 from gateway.upstream.discovery import resolve
 
@@ -66,8 +67,9 @@ if TYPE_CHECKING:
 
 IMAGE_CACHE_LARGEST_SHARE = 8
 """A fetched picture above 1/8 of the memory for them would push out too many others."""
-DESCRIPTION = """Qwen3-VL behind an OpenAI-compatible API: `/v1/chat/completions`, `/v1/completions`, `/v1/models`,
-and the simple `/predict`. Use the OpenAI SDK with this server's `/v1` as `base_url`."""
+DESCRIPTION = """Qwen3-VL behind an OpenAI-compatible API: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`,
+`/v1/models`, Anthropic's `/v1/messages`, and the simple `/predict`. Use the OpenAI SDK with this server's `/v1` as
+`base_url`, Anthropic's with this server."""
 
 
 def create_app(
@@ -170,6 +172,7 @@ async def _pipeline(
         admission,
         upstream,
         _audit(settings, held),
+        _tracing(settings, held),
     )
 
 
@@ -217,6 +220,14 @@ def _audit(settings: Settings, held: AsyncExitStack) -> Audit | None:
     audit = Audit(sink, policy=settings.audit, secret=_secret(settings))
     held.callback(audit.close)
     return audit
+
+
+def _tracing(settings: Settings, held: AsyncExitStack) -> Tracing | None:
+    if not is_wanted(settings.otlp_endpoint, os.environ):
+        return None
+    tracing = Tracing(settings.otlp_endpoint, trusts_clients=settings.trust_traceparent)
+    held.push_async_callback(tracing.aclose)
+    return tracing
 
 
 def _secret(settings: Settings) -> bytes:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from gateway.apis.answers import answer_of
 from gateway.telemetry import AUDIT_DROPPED, AUDIT_WRITTEN
 
 if TYPE_CHECKING:
@@ -29,8 +30,12 @@ Policy = Literal["full", "hash"]
 MAX_WAITING = 1000
 MAX_OUTPUT_BYTES = 1024 * 1024
 """Of a longer answer only the beginning is recorded."""
-_DATA = b"data: "
-_DONE = b"[DONE]"
+PROMPTS = ("instructions", "system", "input", "messages", "prompt")
+HOLDERS = frozenset({*PROMPTS, "content", "output"})
+"""Where the parts of a prompt stand; elsewhere, in a tool's arguments say, nothing is a picture."""
+PICTURES = ("image_url", "input_image", "image")
+MAX_DEPTH = 8
+"""Fields, messages, their content, a tool result's content: pictures stand no deeper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Happening:
     facts: dict[str, Any]
     """What is known without looking: time, ids, tenant, status, cache, steps."""
     prompt: Any
-    """`messages` or `prompt` of the request, without pictures: a queue of those would fill the memory."""
+    """What was asked, without pictures: a queue of those would fill the memory."""
     output: bytes
     """The answer as the client got it, JSON or server-sent events, at most MAX_OUTPUT_BYTES."""
 
@@ -90,8 +95,9 @@ class Audit:
             "prompt": happening.prompt if self._policy == "full" else self._hash(orjson.dumps(happening.prompt)),
             "output": text if self._policy == "full" else self._hash(text.encode()),
             "finish_reason": finish,
-            "prompt_tokens": usage.get("prompt_tokens"),
-            "completion_tokens": usage.get("completion_tokens"),
+            # A stream that did not show the usage to its client: the metering saw it.
+            "prompt_tokens": usage.get("prompt_tokens", happening.facts.get("prompt_tokens")),
+            "completion_tokens": usage.get("completion_tokens", happening.facts.get("completion_tokens")),
         }
 
     def _hash(self, data: bytes) -> str:
@@ -105,48 +111,23 @@ def sink_of(path: Path | None, *, max_bytes: int, backups: int) -> logging.Handl
     return RotatingFileHandler(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
 
 
-def without_pictures(messages: Any, images: Iterable[str]) -> Any:  # noqa: ANN401 - whatever JSON the client sent
-    """The messages with each picture replaced by its digest."""
-    if not isinstance(messages, list):
-        return messages
-    digests = iter(images)
-    return [_message_without_pictures(message, digests) for message in messages]
+def prompt_of(body: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever JSON the client sent
+    """What was asked: the one field that says it, or several by name, as with `instructions` beside `input`."""
+    asked = {name: body[name] for name in PROMPTS if name in body}
+    return next(iter(asked.values()), None) if len(asked) < 2 else asked  # noqa: PLR2004 - one is not worth a name
 
 
-def _message_without_pictures(message: Any, digests: Iterator[str]) -> Any:  # noqa: ANN401 - likewise
-    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
-        return message
-    parts = [
-        {"type": "image_url", "digest": next(digests, None)}
-        if isinstance(part, dict) and part.get("type") == "image_url"
-        else part
-        for part in message["content"]
-    ]
-    return {**message, "content": parts}
+def without_pictures(prompt: Any, images: Iterable[str]) -> Any:  # noqa: ANN401 - likewise
+    """The prompt with each picture replaced by its digest, in their order."""
+    return _without_pictures(prompt, iter(images), MAX_DEPTH)
 
 
-def answer_of(output: bytes) -> tuple[str, dict[str, Any], str | None]:
-    """Text, usage and finish reason of an answer, plain or streamed; what cannot be read is empty."""
-    text: list[str] = []
-    usage: dict[str, Any] = {}
-    finish = None
-    for document in _documents(output):
-        for choice in document.get("choices") or ():
-            message = choice.get("delta") or choice.get("message") or choice
-            text.append(message.get("content") or message.get("text") or "")
-            finish = choice.get("finish_reason") or finish
-        usage = document.get("usage") or usage
-    return "".join(text), usage, finish
-
-
-def _documents(output: bytes) -> Iterator[dict[str, Any]]:
-    lines = [line[len(_DATA) :] for line in output.split(b"\n") if line.startswith(_DATA)] or [output]
-    for line in lines:
-        if line.strip() == _DONE:
-            continue
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError:  # An answer cut short, or none.
-            continue
-        if isinstance(document, dict):
-            yield document
+def _without_pictures(value: Any, digests: Iterator[str], depth: int) -> Any:  # noqa: ANN401 - likewise
+    if isinstance(value, list) and depth:
+        return [_without_pictures(item, digests, depth - 1) for item in value]
+    if not isinstance(value, dict) or not depth:
+        return value
+    if value.get("type") in PICTURES:
+        return {"type": value["type"], "digest": next(digests, None)}
+    inner = {name: item for name, item in value.items() if name in HOLDERS}
+    return {**value, **{name: _without_pictures(item, digests, depth - 1) for name, item in inner.items()}}

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.address import AddressError, Networks, client_address, is_allowed
 from gateway.errors import AddressRefused, InvalidApiKey
-from gateway.stages import Allowed, Identified, RawRequest
+from gateway.stages import Allowed, Identified, Operation, RawRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.keys import KeyRing
 
-NO_KEY = "No API key: send `Authorization: Bearer sk-…`."
+NO_KEY = "No API key: send `Authorization: Bearer sk-…`, or `x-api-key` to /v1/messages."
 BAD_KEY = "The API key is not valid: check it, or ask for a new one."
 
 
@@ -56,12 +56,21 @@ class KeyGate:
 
     def identify(self, allowed: Allowed) -> Identified:
         """Raise InvalidApiKey for a missing, unknown or expired key, AddressRefused for the wrong place to use it."""
-        scheme, _, secret = allowed.raw.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not secret.strip():
+        secret = secret_of(allowed.raw)
+        if not secret:
             raise InvalidApiKey(NO_KEY)
-        key = self._keys.ring.find(secret.strip(), self._now())
+        key = self._keys.ring.find(secret, self._now())
         if key is None:
             raise InvalidApiKey(BAD_KEY)
         if key.networks and not is_allowed(allowed.client, key.networks):
             raise AddressRefused(f"The address {allowed.client} may not use this key.")
         return Identified(allowed, key)
+
+
+def secret_of(raw: RawRequest) -> bytes:
+    """The key that came with the request, empty if none did. Anthropic's clients have a header of their own for it."""
+    authorization = raw.headers.get(b"authorization")
+    if authorization is None and raw.operation is Operation.MESSAGES:
+        return raw.headers.get(b"x-api-key", b"").strip()
+    scheme, _, secret = (authorization or b"").partition(b" ")
+    return secret.strip() if scheme.lower() == b"bearer" else b""

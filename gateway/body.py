@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest
+from gateway.apis import api_of
+from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest, ModelNotFound
 from gateway.stages import Identified, ImagePart, Operation, Parsed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Executor
 
+    from gateway.apis import Found
     from gateway.keys import Key
     from gateway.stages import RawRequest
 
@@ -47,7 +49,8 @@ OPERATORS_ONLY = frozenset(
 keeps roles apart, the watermark."""
 STRIPPED = ("cache_salt", "priority", "request_id", "session_id")
 """Set by the gateway or by nobody: a client's value would name another tenant's cache, jump the queue or collide."""
-TEXT_PARTS = frozenset({"text", "refusal"})
+STREAMS_USAGE_IF_ASKED = frozenset({Operation.CHAT, Operation.COMPLETIONS})
+"""The other APIs' streams always end with their usage."""
 PREDICT_MAX_TOKENS = 512
 INLINE_BYTES = 256 * 1024
 """Larger bodies are put together and parsed in a thread: 4 MiB take 3 to 15 ms, and many arrive in the same moment."""
@@ -82,14 +85,19 @@ class BodyReader:
             raise InvalidRequest(f"The body is not valid JSON: {exc}.", code="invalid_json") from exc
         if not isinstance(body, dict):
             raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
-        if raw.operation is Operation.PREDICT:
+        predict = raw.operation is Operation.PREDICT
+        if predict:
             body = chat_of_predict(body)
+        api = api_of(raw.operation)
         check_fields(body)
-        images = self._images(body, identified.key, predict=raw.operation is Operation.PREDICT)
+        api.check(body)
+        choose_model(body, identified.key)
+        images = self._images(api.pictures(body), identified.key, predict=predict)
         stream = body.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise InvalidRequest("`stream` must be true or false.", param="stream")
-        return Parsed(identified, body, images, stream=bool(stream))
+        hides_usage = bool(stream) and raw.operation in STREAMS_USAGE_IF_ASKED and not asks_for_usage(body)
+        return Parsed(identified, body, images, bool(stream), hides_usage)
 
     async def _loads(self, chunks: list[bytes]) -> object:
         if sum(map(len, chunks)) <= INLINE_BYTES:
@@ -133,22 +141,21 @@ class BodyReader:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_bytes} bytes: send smaller or fewer pictures.")
 
-    def _images(self, body: dict[str, Any], key: Key, *, predict: bool) -> tuple[ImagePart, ...]:
-        found = tuple(
-            ImagePart("image" if predict else f"{param}.image_url.url", part, part["image_url"]["url"], budget)
-            for param, part in image_parts(body)
-            for budget in (self._budget(part["image_url"], param, key),)
-        )
+    def _images(self, found: list[Found], key: Key, *, predict: bool) -> tuple[ImagePart, ...]:
         most = self._max_images if key.max_images is None else min(self._max_images, key.max_images)
         if len(found) > most:
-            raise InvalidRequest(f"{len(found)} pictures in one request; at most {most} are allowed.", param="messages")
-        return found
+            # `messages` or `input`: where the first of them stands.
+            param = found[0].param.partition("[")[0]
+            raise InvalidRequest(f"{len(found)} pictures in one request; at most {most} are allowed.", param=param)
+        return tuple(
+            ImagePart("image" if predict else at.param, at.slot, at.url, self._budget(at, key), at.fields)
+            for at in found
+        )
 
-    def _budget(self, holder: dict[str, Any], param: str, key: Key) -> int:
-        # vLLM ignores `detail`; here it chooses the pixel budget, so the engine need not see it.
-        detail = holder.pop("detail", None) or "auto"
+    def _budget(self, found: Found, key: Key) -> int:
+        detail = found.detail or "auto"
         if not isinstance(detail, str) or detail not in self._budgets:
-            raise InvalidRequest("`detail` must be low, auto or high.", param=f"{param}.image_url.detail")
+            raise InvalidRequest("`detail` must be low, auto or high.", param=found.detail_param)
         budget = self._budgets[detail]
         return budget if key.max_image_pixels is None else min(budget, key.max_image_pixels)
 
@@ -190,46 +197,24 @@ def check_fields(body: dict[str, Any]) -> None:
         body.pop(name, None)
 
 
-def image_parts(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Every picture's part with its path in the request; a plain string URL is brought into the form `{"url": …}`.
-
-    Raises InvalidRequest for parts that are neither text nor a picture, by their path.
-    """
-    messages = body.get("messages", [])
-    if not isinstance(messages, list):
-        raise InvalidRequest("`messages` must be an array.", param="messages")
-    found = []
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise InvalidRequest("A message must be an object.", param=f"messages[{i}]")
-        content = message.get("content")
-        if not isinstance(content, list):
-            continue
-        for j, part in enumerate(content):
-            param = f"messages[{i}].content[{j}]"
-            if not isinstance(part, dict):
-                raise InvalidRequest("A part must be an object.", param=param)
-            kind = part.get("type")
-            if kind == "image_url":
-                found.append((param, _image_part(part, param)))
-            elif not isinstance(kind, str) or kind not in TEXT_PARTS:
-                raise InvalidRequest(
-                    f"Parts of type {kind!r} are not supported: send text and image_url."
-                    if isinstance(kind, str)
-                    else "A part needs a `type`: text or image_url.",
-                    param=f"{param}.type",
-                    code="unsupported_part",
-                )
-    return found
+def choose_model(body: dict[str, Any], key: Key) -> None:
+    """Hold the key to its models: without one in the body it gets the first. Raises ModelNotFound for any other."""
+    if not key.models:
+        return
+    if body.get("model") is None:
+        body["model"] = key.models[0]
+    if body["model"] not in key.models:
+        raise ModelNotFound("This model does not exist, or this key may not use it: see /v1/models.", param="model")
 
 
-def _image_part(part: dict[str, Any], param: str) -> dict[str, Any]:
-    # vLLM takes `uuid` as the name of a cached picture, whoever it belongs to: a client must never choose it.
-    part.pop("uuid", None)
-    holder = part.get("image_url")
-    if isinstance(holder, str):
-        holder = {"url": holder}
-    if not isinstance(holder, dict) or not isinstance(holder.get("url"), str):
-        raise InvalidRequest("`image_url` must be an object with a `url`.", param=f"{param}.image_url")
-    part["image_url"] = {name: holder[name] for name in ("url", "detail") if name in holder}
-    return part
+def asks_for_usage(body: dict[str, Any]) -> bool:
+    """Whether a stream is to end with its usage. Raises InvalidRequest for what says neither yes nor no."""
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    asked = options.get("include_usage") if isinstance(options, dict) else options
+    if not isinstance(options, dict) or not isinstance(asked, bool | None):
+        raise InvalidRequest(
+            "`stream_options` must be an object; `include_usage` in it true or false.", param="stream_options"
+        )
+    return bool(asked)

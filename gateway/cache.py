@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway.apis.answers import is_complete
 from gateway.encoding import encode
 from gateway.errors import NotCached
 from gateway.stages import EVENT_STREAM, Keyed, Located, Operation, Reply
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from gateway.key_ring import CachePolicy
     from gateway.stores import Store
 
-STREAM_END = b"data: [DONE]"
-ABORTED = b'"finish_reason":"abort"'
-"""vLLM's word for an answer cut off while it drains; it comes with status 200."""
 MAX_ENTRY_BYTES = 4 * 1024 * 1024
 """A longer answer is passed on but not kept: one of them would push out thousands."""
 PACK_BYTES = 2048
@@ -93,10 +91,10 @@ def is_deterministic(body: dict[str, Any]) -> bool:
 def key_of(located: Located, revision: str) -> bytes:
     """The request's name: tenant, operation, weights' revision, every field, each picture by content and pixel budget.
 
-    Two URLs of one picture give one name. Rewrites the pictures' `image_url`, which nobody needs from here on.
+    Two URLs of one picture give one name. Rewrites the pictures' parts, whose URLs nobody needs from here on.
     """
     for picture in located.pictures:
-        picture.part.slot["image_url"] = f"{picture.digest.hex()}@{picture.part.max_pixels}"
+        picture.part.slot.update(picture.part.fields(f"{picture.digest.hex()}@{picture.part.max_pixels}", ""))
     identified = located.parsed.identified
     head = (KEY_VERSION, identified.allowed.raw.operation.value, revision, identified.key.tenant)
     name = hashlib.blake2b(_encode(head), digest_size=32)
@@ -149,8 +147,6 @@ class ResponseCache:
 
     async def keep(self, name: bytes, reply: Reply, body: bytes) -> None:
         """Keep a complete answer. Not kept: one that vLLM cut off, a stream without its end, one that is too long."""
-        if len(body) > MAX_ENTRY_BYTES or ABORTED in body:
-            return
-        if reply.content_type == EVENT_STREAM and not body.rstrip().endswith(STREAM_END):
+        if len(body) > MAX_ENTRY_BYTES or not is_complete(body, streamed=reply.content_type == EVENT_STREAM):
             return
         await self._store.put(name, _encode(entry_of(reply, body, self._clock())), self._ttl_s)

@@ -1,4 +1,4 @@
-"""The error tree and its one rendering to OpenAI's shape. Messages are for the client: no secret, no inner detail."""
+"""The error tree and its rendering to OpenAI's shape. Messages are for the client: no secret, no inner detail."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ class AddressRefused(GatewayError):
     status = 403
     type = "permission_error"
     code = "address_not_allowed"
+
+
+class ModelNotFound(GatewayError):
+    """404: the key may not use this model, or nobody can: the same text for both, so that no names can be probed."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
 
 
 class UnknownPath(GatewayError):
@@ -152,8 +160,3 @@ def body_of(error: GatewayError) -> bytes:
     return orjson.dumps(
         {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.reason}}
     )
-
-
-def event_of(error: GatewayError) -> bytes:
-    """The error as a server-sent event, for a stream whose status has already gone out."""
-    return b"data: " + body_of(error) + b"\n\n"

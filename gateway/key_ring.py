@@ -78,6 +78,8 @@ class Key:
     """None leaves it to the settings."""
     priority: Priority = "default"
     """Its class in the queue."""
+    models: tuple[str, ...] = ()
+    """What it may ask for, the first where a request names none; empty means every model."""
     max_images: int | None = None
     """Pictures in one request; None leaves it to the settings, as for the limits below."""
     requests_per_minute: int | None = None
@@ -233,6 +235,16 @@ def _parse_cidrs(value: object) -> Networks:
     return networks
 
 
+def _parse_models(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        # As for cidrs: an empty list could mean none or all.
+        raise ValueError('must be a list like ["qwen3-vl"]; leave it out to allow every model')
+    for number, item in enumerate(value, start=1):
+        if not isinstance(item, str) or not item or not item.isprintable() or len(item) > _MAX_NAME_CHARS:
+            raise ValueError(f"item {number} must be 1 to {_MAX_NAME_CHARS} printable characters")
+    return tuple(value)
+
+
 def _parse_name(value: object) -> str:
     # Printable, so that a label cannot forge a log line or a row of `keys list`.
     if not isinstance(value, str) or not value.isprintable() or len(value) > _MAX_NAME_CHARS:
@@ -273,6 +285,7 @@ _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     "name": ("name", False, _parse_name),
     "cache": ("cache_policy", False, _one_of(get_args(CachePolicy))),
     "priority": ("priority", False, _one_of(get_args(Priority))),
+    "models": ("models", False, _parse_models),
     **{name: (name, False, _parse_count) for name in COUNTS},
     "max_image_pixels": ("max_image_pixels", False, _parse_pixels),
 }
@@ -289,6 +302,7 @@ def _render_key(key: Key) -> dict[str, object]:
         "name": key.name or None,
         "cache": key.cache_policy,
         "priority": None if key.priority == "default" else key.priority,
+        "models": list(key.models) or None,
         **{name: getattr(key, name) for name in COUNTS},
         "max_image_pixels": key.max_image_pixels,
     }

@@ -89,6 +89,13 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="the class in which its requests wait for an engine (default: %(default)s)",
     )
     create.add_argument(
+        "--models",
+        type=_models,
+        default=(),
+        metavar="NAME,NAME",
+        help="the models that it may ask for, as /v1/models names them (default: all)",
+    )
+    create.add_argument(
         "--max-image-pixels",
         type=int,
         metavar="N",
@@ -147,6 +154,7 @@ def _create(path: Path, args: argparse.Namespace, now: datetime) -> int:
         name=args.name,
         cache_policy=args.cache,
         priority=args.priority,
+        models=args.models,
         **{name: getattr(args, name) for name in COUNTS},
         max_image_pixels=args.max_image_pixels,
     )
@@ -201,6 +209,7 @@ def _public(key: Key, now: datetime) -> dict[str, object]:
         "expires": render_time(key.expires) if key.expires else None,
         "expired": key.is_expired(now),
         "cidrs": [str(network) for network in key.networks],
+        "models": list(key.models),
     }
 
 
@@ -227,6 +236,13 @@ def _cidr(text: str) -> IPv4Network | IPv6Network:
     except ValueError as exc:
         # argparse would replace a ValueError's text by "invalid value".
         raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def _models(text: str) -> tuple[str, ...]:
+    models = tuple(name.strip() for name in text.split(","))
+    if not all(models):
+        raise argparse.ArgumentTypeError(f"{text!r} must be names with a comma between them")
+    return models
 
 
 def duration(text: str) -> timedelta:

@@ -8,15 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import orjson
-
+from gateway.apis import api_of
+from gateway.apis.answers import usage_of_answer
 from gateway.limits import Limiter, Limits
 from gateway.pricing import price
-from gateway.sse import usage_of
+from gateway.sse import watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from gateway.apis.answers import Usage
     from gateway.key_ring import Key
     from gateway.limits import Grant
     from gateway.stages import Keyed, Reply
@@ -47,10 +46,18 @@ class Metering:
             ).total
         return await self._limiter.admit(key.id, limits, tokens)
 
-    def settled(self, reply: Reply, grant: Grant) -> Reply:
-        """The reply, whose end settles and releases the grant."""
+    def settled(self, keyed: Keyed, reply: Reply, grant: Grant) -> Reply:
+        """The reply, whose end settles and releases the grant. An answer that tells no usage stays at its price."""
+        parsed = keyed.located.parsed
+        raw = parsed.identified.allowed.raw
+
+        def settle(usage: Usage) -> None:
+            raw.timer.facts |= {"prompt_tokens": usage.prompt, "completion_tokens": usage.output}
+            grant.settle(usage.total)
+
         if isinstance(reply.body, bytes):
-            settle(grant, reply.body)
+            if (usage := usage_of_answer(reply.body)) is not None:
+                settle(usage)
             grant.release()
             return replace(reply, headers=grant.headers())
 
@@ -58,7 +65,8 @@ class Metering:
             reply.release()
             grant.release()
 
-        return replace(reply, headers=grant.headers(), body=_metered(reply.body, grant), release=release)
+        body = watched(reply.body, api_of(raw.operation), settle, hides_usage=parsed.hides_usage)
+        return replace(reply, headers=grant.headers(), body=body, release=release)
 
     async def aclose(self) -> None:
         """Tell the store what is left to tell."""
@@ -68,27 +76,3 @@ class Metering:
 def limits_of(key: Key) -> Limits:
     """The key's own limits."""
     return Limits(key.requests_per_minute, key.tokens_per_minute, key.concurrent_requests, key.tokens_per_day)
-
-
-def settle(grant: Grant, body: bytes) -> None:
-    """Book what the engine counted; an answer that tells no usage stays at its price."""
-    try:
-        usage = orjson.loads(body).get("usage") or {}
-    except (orjson.JSONDecodeError, AttributeError):
-        return
-    if isinstance(total := usage.get("total_tokens"), int):
-        grant.settle(total)
-
-
-async def _metered(chunks: AsyncIterator[bytes], grant: Grant) -> AsyncIterator[bytes]:
-    """The chunks unchanged; a stream that ends with its usage (`stream_options.include_usage`) settles the grant."""
-    tail = b""
-    async for chunk in chunks:
-        tail = (tail + chunk)[-USAGE_TAIL_BYTES:]
-        yield chunk
-    if (total := usage_of(tail)) is not None:
-        grant.settle(total)
-
-
-USAGE_TAIL_BYTES = 2048
-"""The last event before `[DONE]` holds the usage and little else."""

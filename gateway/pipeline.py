@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.metering import Metering
     from gateway.prepare import ImageStep
     from gateway.stages import Keyed, Parsed, RawRequest, Reply
+    from gateway.tracing import Tracing
     from gateway.upstream.dispatch import Upstream
 
 
@@ -34,8 +35,9 @@ class Pipeline:
         admission: Admission,
         upstream: Upstream,
         audit: Audit | None,
+        tracing: Tracing | None,
     ) -> None:
-        """The steps, in their order; `audit` hears of each request at its end."""
+        """The steps, in their order; `audit` and `tracing` hear of each request at its end."""
         self.address = address
         self.keys = keys
         self.body = body
@@ -46,6 +48,7 @@ class Pipeline:
         self.admission = admission
         self.upstream = upstream
         self.audit = audit
+        self.tracing = tracing
 
     async def read(self, raw: RawRequest) -> Parsed:
         """Who calls and what they ask; the body stays unread until the caller is known."""
@@ -72,7 +75,7 @@ class Pipeline:
         with keyed.located.parsed.identified.allowed.raw.timer.step("limits"):
             grant = await self.metering.charge(keyed)
         try:
-            return self.metering.settled(await self._engine(keyed), grant)
+            return self.metering.settled(keyed, await self._engine(keyed), grant)
         except BaseException:
             # No engine has answered: nothing was taken.
             grant.settle(0)

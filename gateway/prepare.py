@@ -113,8 +113,7 @@ class ImageStep:
             # Pictures of a request are worked on at once: the longest is what the caller waited for.
             located.parsed.identified.allowed.raw.timer.part("encode", encode_s)
         for picture, (url, uuid, _) in zip(located.pictures, inlined, strict=True):
-            picture.part.slot["image_url"] = {"url": url}
-            picture.part.slot["uuid"] = uuid
+            picture.part.slot.update(picture.part.fields(url, uuid))
         return Prepared(keyed, engine_body(located.parsed, tenant_salt(self._secret, tenant)))
 
     async def _inline(self, picture: Picture, tenant: str) -> tuple[str, str, float]:
@@ -180,7 +179,12 @@ def engine_body(parsed: Parsed, salt: str) -> bytes:
     """The request as the engine gets it; `salt` isolates the tenant's prefixes. Nothing for what has no body."""
     if parsed.identified.allowed.raw.operation is Operation.MODELS:
         return b""
-    return encode({**parsed.body, "cache_salt": salt})
+    body = {**parsed.body, "cache_salt": salt}
+    if parsed.hides_usage:
+        given = parsed.body.get("stream_options") or {}
+        # Without `include_usage` the client would not have got the continuous ones either.
+        body["stream_options"] = {**given, "include_usage": True, "continuous_usage_stats": False}
+    return encode(body)
 
 
 async def together(jobs: list[Coroutine[Any, Any, T]]) -> tuple[T, ...]:

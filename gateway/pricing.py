@@ -34,6 +34,10 @@ COMPLETIONS_MAX_TOKENS = 16
 BYTES_PER_TOKEN = 4
 """See `text_tokens`."""
 
+MAXIMA = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""What the APIs call the longest answer."""
+PICTURES = ("image_url", "input_image", "image")
+
 _DIGITS = bytes(range(0x30, 0x3A))
 _MARKS = bytes(byte for byte in range(0x21, 0x7F) if not chr(byte).isalnum())
 
@@ -106,20 +110,25 @@ def text_tokens(text: str) -> int:
 def prompt_text_tokens(body: dict[str, Any]) -> int:
     """Estimate the tokens of everything but pictures that the engine reads: messages, tools, schemas, prompts."""
     total = 0
-    messages = body.get("messages")
-    if isinstance(messages, list):
-        total += REPLY_TOKENS + sum(_message_tokens(message) for message in messages)
-    for name in ("tools", "functions", "response_format", "structured_outputs"):
+    for name in ("messages", "input"):
+        if isinstance(messages := body.get(name), list):
+            total += REPLY_TOKENS + sum(_message_tokens(message) for message in messages)
+        elif isinstance(messages, str):
+            total += REPLY_TOKENS + MESSAGE_TOKENS + text_tokens(messages)
+    for name in ("instructions", "system"):
+        if body.get(name):
+            total += MESSAGE_TOKENS + _text_within(body[name])
+    for name in ("tools", "functions", "response_format", "structured_outputs", "text", "output_config"):
         if body.get(name):
             total += _json_tokens(body[name])
     return total + sum(_prompt_tokens(prompt) for prompt in _prompts(body))
 
 
 def output_tokens(parsed: Parsed, default_tokens: int, max_tokens: int) -> int:
-    """Tokens of the longest answer: `max_completion_tokens` or `max_tokens`, for each of `n` answers to each prompt."""
+    """Tokens of the longest answer: what the API calls its maximum, for each of `n` answers to each prompt."""
     body = parsed.body
     completions = parsed.identified.allowed.raw.operation is Operation.COMPLETIONS
-    asked = _count(body.get("max_completion_tokens")) or _count(body.get("max_tokens"))
+    asked = next(filter(None, (_count(body.get(name)) for name in MAXIMA)), 0)
     each = min(asked or (COMPLETIONS_MAX_TOKENS if completions else default_tokens), max_tokens)
     answers = max(_count(body.get("n")), _count(body.get("best_of")), 1)
     return each * answers * max(1, len(_prompts(body)))
@@ -130,15 +139,31 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _message_tokens(message: dict[str, Any]) -> int:
+def _message_tokens(message: object) -> int:
     total = MESSAGE_TOKENS
+    if not isinstance(message, dict):  # In a field of another API, which the engine does not read.
+        return total
     for name, value in message.items():
         if isinstance(value, str):
-            total += text_tokens(value) if name != "role" else 0
-        elif name == "content" and isinstance(value, list):
-            total += sum(text_tokens(part["text"]) for part in value if isinstance(part.get("text"), str))
+            total += text_tokens(value) if name not in {"role", "type"} else 0
+        elif name in {"content", "output"}:
+            total += _text_within(value)
         elif value:  # Tool calls and whatever else the template writes out.
             total += _json_tokens(value)
+    return total
+
+
+def _text_within(value: object) -> int:
+    """Tokens of every text in a message's parts, without the pictures: those are priced by their pixels."""
+    total, waiting = 0, [value]
+    while waiting:  # No recursion: a body may be nested deeper than Python calls.
+        inner = waiting.pop()
+        if isinstance(inner, str):
+            total += text_tokens(inner)
+        elif isinstance(inner, list):
+            waiting += inner
+        elif isinstance(inner, dict) and inner.get("type") not in PICTURES:
+            waiting += [item for name, item in inner.items() if name != "type"]
     return total
 
 

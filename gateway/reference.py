@@ -75,6 +75,9 @@ CHINESE = {
     "audit_backups": "保留的轮转文件数。",
     "drain_delay_s": "收到 SIGTERM 后仍接受请求、但已标记为未就绪的时间（秒），供负载均衡察觉。",
     "drain_timeout_s": "此后留给在途请求的时间（秒）。",
+    "otlp_endpoint": "链路追踪的收集器（OTLP/HTTP），例如 `http://otel-collector:4318`；"
+    "与 `OTEL_EXPORTER_OTLP_ENDPOINT` 都留空则不追踪。",
+    "trust_traceparent": "沿用客户端 `traceparent` 的链路，而不是另起一条。",
     "log_level": "最低日志级别。",
 }
 """The Chinese table's texts; a test holds them in step with the settings."""

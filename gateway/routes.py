@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.audit import MAX_OUTPUT_BYTES, Happening, without_pictures
+from gateway.apis import api_of, api_of_path
+from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
 from gateway.body import ClientGone
 from gateway.errors import (
     EngineMisbehaved,
@@ -24,8 +25,6 @@ from gateway.errors import (
     MethodNotAllowed,
     Stopping,
     UnknownPath,
-    body_of,
-    event_of,
 )
 from gateway.stages import JSON, Operation, RawRequest
 from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from gateway.pipeline import Pipeline
     from gateway.stages import Message, Parsed, Reply
+    from gateway.tracing import Trace
 
     Scope = dict[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -87,10 +87,14 @@ class Exchange:
         self._key_id: str | None = None
         self._parsed: Parsed | None = None
         self._output: bytearray | None = None
+        self._trace: Trace | None = None
+        self._first_byte_s = 0.0
 
     async def run(self, pipeline: Pipeline) -> None:
         """Answer, count and log; never raises for what a client or an engine does."""
         IN_FLIGHT.inc()
+        if pipeline.tracing is not None:
+            self._trace = pipeline.tracing.begin(self._operation, self._headers)
         try:
             await self._answer(pipeline)
         except GatewayError as exc:
@@ -108,15 +112,17 @@ class Exchange:
         finally:
             IN_FLIGHT.dec()
             facts = self._record()
-            if pipeline.audit is not None and self._parsed is not None:
+            if pipeline.audit is not None and self._output is not None and self._parsed is not None:
                 pipeline.audit.submit(self._happening(self._parsed, facts))
+            if self._trace is not None:
+                self._trace.end(self._timer, facts, self._parsed.body if self._parsed else {}, self._first_byte_s)
 
     async def _answer(self, pipeline: Pipeline) -> None:
         parsed = await pipeline.read(self._raw())
         key = parsed.identified.key
-        self._tenant, self._key_id = key.tenant, key.id
+        self._tenant, self._key_id, self._parsed = key.tenant, key.id, parsed
         if pipeline.audit is not None and parsed.identified.allowed.raw.operation is not Operation.MODELS:
-            self._parsed, self._output = parsed, bytearray()
+            self._output = bytearray()
         with cancelled_when_gone(self._receive):
             reply = await pipeline.answer(parsed)
             try:
@@ -137,7 +143,8 @@ class Exchange:
             raise MethodNotAllowed(f"Use {expected} for {self._operation.value}.")
         client = self._scope.get("client")
         peer = client[0] if client else ""
-        return RawRequest(self._id, self._operation, self._headers, peer, self._receive, self._timer)
+        trace_headers = self._trace.headers if self._trace else {}
+        return RawRequest(self._id, self._operation, self._headers, peer, self._receive, self._timer, trace_headers)
 
     def _rendered(self, parsed: Parsed, body: bytes) -> bytes:
         if parsed.identified.allowed.raw.operation is not Operation.PREDICT:
@@ -171,13 +178,15 @@ class Exchange:
         ]
         if self._age_s is not None:
             headers.append((b"age", b"%d" % self._age_s))
+        self._first_byte_s = self._timer.elapsed_s()
         if self._operation is not None:
-            FIRST_BYTE.labels(self._operation.value).observe(self._timer.elapsed_s())
+            FIRST_BYTE.labels(self._operation.value).observe(self._first_byte_s)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _fail(self, error: GatewayError) -> None:
         if self._status:  # The status has gone out: all that is left is to say so in the stream.
-            await self._send({"type": "http.response.body", "body": event_of(error)})
+            event = api_of(self._operation).error_event(error, b"")
+            await self._send({"type": "http.response.body", "body": event})
             return
         more = list(error.headers)
         if error.retry_after_s is not None:
@@ -188,7 +197,7 @@ class Exchange:
             # Elsewhere uvicorn reads on and drops the rest of the body: a client that is cut off while it still sends
             # sees a broken connection and never the reason.
             more.append((b"connection", b"close"))
-        await self._send_whole(error.status, body_of(error), JSON, more)
+        await self._send_whole(error.status, api_of_path(self._scope["path"]).error_body(error), JSON, more)
 
     def _gone(self) -> None:
         self._status = CLIENT_CLOSED_REQUEST
@@ -200,10 +209,9 @@ class Exchange:
 
     def _happening(self, parsed: Parsed, facts: dict[str, Any]) -> Happening:
         body = parsed.body
-        prompt = body.get("messages", body.get("prompt"))
         return Happening(
             {"time": datetime.now(UTC).isoformat(), **facts, "model": body.get("model")},
-            without_pictures(prompt, self._timer.facts.get("images", ())),
+            without_pictures(prompt_of(body), self._timer.facts.get("images", ())),
             bytes(self._output or b""),
         )
 

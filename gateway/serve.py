@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -16,11 +17,18 @@ from typing import TYPE_CHECKING
 from gateway.settings import PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import uvicorn
 
+    from gateway.key_ring import Key
     from gateway.settings import Settings
 
+log = logging.getLogger(__name__)
+
 EX_CONFIG = 78
+LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day")
+"""Limits that are counted, by their names in the settings and of a key."""
 EX_BUSY = 3
 """What uvicorn ends with when the API's port is in use."""
 WORKERS_STOP_S = 0.5
@@ -55,12 +63,14 @@ def _run(settings: Settings) -> int:
     configure_logging(settings.log_level)
     try:
         # What a worker would stumble over, said once and in plain words before there is any.
-        KeyFile(settings.keys_file)
+        keys = KeyFile(settings.keys_file)
         if settings.redis_url is not None:
             RedisStore(settings.redis_url.get_secret_value())
     except (KeyFileError, ValueError) as exc:
         print(f"The gateway cannot start:\n{exc}", file=sys.stderr)
         return EX_CONFIG
+    if advice := limits_counted_apart(settings, keys.ring.keys):
+        log.warning(advice)
     registry = REGISTRY
     if settings.workers > 1:
         registry = CollectorRegistry()
@@ -122,3 +132,16 @@ def _run_workers(config: uvicorn.Config, drain_delay_s: float) -> None:
                 listener.close()
 
     Workers(config, sockets=[config.bind_socket()]).run()
+
+
+def limits_counted_apart(settings: Settings, keys: Iterable[Key]) -> str | None:
+    """What to tell an operator whose limits hold for each worker and not for all of them; None if there is nothing."""
+    if settings.workers == 1 or settings.redis_url is not None:
+        return None
+    of_keys = any(getattr(key, name) for key in keys for name in LIMITS)
+    if not of_keys and not any(getattr(settings, name) for name in LIMITS):
+        return None
+    return (
+        f"Each of the {settings.workers} workers counts limits for itself, so that a key may use up to "
+        f"{settings.workers} times what it is allowed: set GATEWAY_REDIS_URL, or GATEWAY_WORKERS=1."
+    )

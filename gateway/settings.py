@@ -152,6 +152,14 @@ class Settings(BaseSettings):
         5.0, ge=0, description="Time after SIGTERM in which it is unready but still answers: load balancers notice."
     )
     drain_timeout_s: float = Field(120.0, ge=0, description="Time after that for requests in flight.")
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Collector of traces (OTLP over HTTP), for example `http://otel-collector:4318`; "
+        "without it and `OTEL_EXPORTER_OTLP_ENDPOINT` there are none.",
+    )
+    trust_traceparent: bool = Field(
+        default=False, description="Continue the trace of a client's `traceparent`, instead of starting one."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
     @field_validator("engines", "allowed_cidrs", "trusted_proxies", "image_allowed_hosts", mode="before")
@@ -174,6 +182,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{url!r} is no http(s) URL")
             if url.endswith("/v1"):
                 raise ValueError(f"{url!r} ends in /v1; give the base URL without it")
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is no http(s) URL")
         return value
 
     @field_validator("allowed_cidrs")

@@ -1,6 +1,6 @@
-"""Server-sent events from engine to client, as they come: no event is parsed but the first, none is held back after it.
+"""Server-sent events from engine to client, each as it comes: none is parsed but the first and that with the usage.
 
-A stream that breaks after its status has gone out ends with an error event in OpenAI's shape.
+A stream that breaks after its status has gone out ends with an error event in its API's shape.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.errors import EngineMisbehaved, EngineRefused, GatewayError, event_of
+from gateway.apis.answers import EVENT_END, Usage, usage_of_event
+from gateway.errors import EngineMisbehaved, EngineRefused, GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-EVENT_END = b"\n\n"
+    from gateway.apis import Api
+
 ERROR_START = b'data: {"error"'
-DONE = b"data: [DONE]"
 ABORTED = b'"finish_reason":"abort"'
 """How an engine that stops says that it has given a request up. In a text of the model the quotes would be escaped."""
 ROLE = b'"role":"assistant"'
-TAIL_BYTES = 64
-"""Enough of the end of a stream to see `[DONE]` and whether an event is complete."""
+ERROR_EVENT = b"event: error\n"
+USAGE = b'"usage":{'
+TAIL_BYTES = 256
+"""Enough of a stream to see its end, the number of its last event, and whether that is complete."""
 MAX_FIRST_EVENT_BYTES = 1024 * 1024
 HTTP_ERRORS = range(400, 600)
 
@@ -77,6 +80,9 @@ def _tells(event: bytes) -> bool:
         return False
     if event.startswith(ERROR_START):
         raise _error_of(event.removeprefix(b"data: "))
+    if event.startswith(ERROR_EVENT):
+        # What vLLM says there is how its own chunk failed to be read, not what went wrong.
+        raise EngineMisbehaved("The engine failed before its answer began.")
     if ABORTED in event:
         raise Aborted
     return ROLE not in event or not _only_role(event.removeprefix(b"data: "))
@@ -99,32 +105,66 @@ def _error_of(data: bytes) -> GatewayError:
     return refusal(code if isinstance(code, int) and code in HTTP_ERRORS else 502, data)
 
 
-def usage_of(tail: bytes) -> int | None:
-    """Total tokens from the end of a stream, if its last event before `[DONE]` tells them."""
-    for event in reversed(tail.split(EVENT_END)):
-        if b'"usage":{' in event and event.startswith(b"data: {"):
-            try:
-                total = orjson.loads(event.removeprefix(b"data: "))["usage"]["total_tokens"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                return None
-            return total if isinstance(total, int) else None
-    return None
+async def relay(head: bytes, chunks: AsyncIterator[bytes], api: Api) -> AsyncIterator[bytes]:
+    """The stream from `head` on, in whole events; an error event if the engine breaks off or ends before its API's end.
 
-
-async def relay(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """`head`, then every chunk as it comes; an error event if the engine breaks off or ends without `[DONE]`."""
-    tail = head[-TAIL_BYTES:]
+    An event that was broken off half-way is left out: no client could read it, and SDKs stumble over it.
+    """
+    tail, ended = EVENT_END, False
     try:
-        if head:
-            yield head
-        async for chunk in chunks:
-            yield chunk
-            tail = (tail + chunk)[-TAIL_BYTES:]
+        async for events in in_events(head, chunks):
+            yield events
+            tail += events
+            for end in api.ends:  # Not any(): this runs for every token.
+                ended = ended or end in tail
+            tail = tail[-TAIL_BYTES:]
     except GatewayError as exc:
         error: GatewayError = exc
     else:
-        if DONE in tail:
+        if ended:
             return
         error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
-    # A broken event is closed first, or the error would be read as its continuation.
-    yield (b"" if tail.endswith(EVENT_END) else EVENT_END) + event_of(error)
+    yield api.error_event(error, tail)
+
+
+async def in_events(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes cut between events: what has no end yet waits for it."""
+    rest = head
+    if whole := rest.rfind(EVENT_END) + 1:
+        yield rest[: whole + 1]
+        rest = rest[whole + 1 :]
+    async for chunk in chunks:
+        if not rest and chunk.endswith(EVENT_END):
+            yield chunk
+            continue
+        rest += chunk
+        if whole := rest.rfind(EVENT_END) + 1:
+            yield rest[: whole + 1]
+            rest = rest[whole + 1 :]
+    if rest:
+        yield rest + EVENT_END
+
+
+async def watched(
+    events: AsyncIterator[bytes], api: Api, on_usage: Callable[[Usage], None], *, hides_usage: bool
+) -> AsyncIterator[bytes]:
+    """The stream of whole events; tells the usage as soon as it is there, and may keep its event from the client.
+
+    Of all events only those with the API's mark are read.
+    """
+    async for piece in events:
+        if api.usage_mark not in piece:
+            yield piece
+        elif left := _without_usage(piece, api.usage_mark, on_usage, hides_usage=hides_usage):
+            yield left
+
+
+def _without_usage(piece: bytes, mark: bytes, on_usage: Callable[[Usage], None], *, hides_usage: bool) -> bytes:
+    kept = []
+    for event in piece.removesuffix(EVENT_END).split(EVENT_END):
+        usage = usage_of_event(event) if mark in event and USAGE in event else None
+        if usage is not None:
+            on_usage(usage)
+        if usage is None or not hides_usage:
+            kept.append(event + EVENT_END)
+    return b"".join(kept)

@@ -5,12 +5,13 @@ Frozen and without logic, so that the type checker stops anyone from sending an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
     from gateway.images import ImageInfo
@@ -22,6 +23,8 @@ JSON = b"application/json"
 
 Message = dict[str, Any]
 """One ASGI event; its keys are those of the ASGI specification."""
+PictureFields = Callable[[str, str], dict[str, Any]]
+"""A picture's URL and `uuid` as the fields of a part, in the form of one API."""
 
 
 class Operation(Enum):
@@ -29,6 +32,8 @@ class Operation(Enum):
 
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    MESSAGES = "/v1/messages"
     MODELS = "/v1/models"
     PREDICT = "/predict"
 
@@ -45,6 +50,8 @@ class RawRequest:
     """Address at the other end of the connection: the client or the last proxy."""
     receive: Callable[[], Awaitable[Message]]
     timer: StepTimer
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    """W3C trace context for the engine; empty without tracing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +77,10 @@ class ImagePart:
     param: str
     """Path for error messages, such as `messages[0].content[1].image_url.url`."""
     slot: dict[str, Any]
-    """The part in the body: its `image_url` and `uuid` are the only places of a body that are rewritten later."""
+    """The part in the body: what `fields` gives is the only thing of a body that is rewritten later."""
     url: str
     max_pixels: int
+    fields: PictureFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,8 @@ class Parsed:
     body: dict[str, Any]
     images: tuple[ImagePart, ...]
     stream: bool
+    hides_usage: bool = False
+    """The engine is asked to end its stream with the usage, which the client has not asked for."""
 
 
 @dataclass(frozen=True, slots=True)

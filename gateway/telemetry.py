@@ -106,7 +106,7 @@ ACCESS = logging.getLogger("gateway.access")
 class StepTimer:
     """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_clock", "_parts", "facts", "started", "steps")
+    __slots__ = ("_clock", "_parts", "begun", "facts", "started", "steps")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds; it is read at the start and around each step."""
@@ -114,6 +114,8 @@ class StepTimer:
         self.started = clock()
         self.steps: list[tuple[str, float]] = []
         self._parts: list[tuple[str, float]] = []
+        self.begun: list[float] = []
+        """When each of `steps` began, in seconds since the start."""
         self.facts: dict[str, Any] = {}
         """For the log and the audit: `images` (content digests in hex), `engine`, `retries` (if there were any)."""
 
@@ -126,9 +128,12 @@ class StepTimer:
         finally:
             spent = self._clock() - begun
             parts, self._parts = self._parts, []
-            for part in [(name, spent - sum(seconds for _, seconds in parts)), *parts]:
-                self.steps.append(part)
-                STEPS.labels(part[0]).observe(part[1])
+            at = begun - self.started
+            for part, seconds in [(name, spent - sum(seconds for _, seconds in parts)), *parts]:
+                self.steps.append((part, seconds))
+                self.begun.append(at)
+                at += seconds
+                STEPS.labels(part).observe(seconds)
 
     def part(self, name: str, seconds: float) -> None:
         """Tell `seconds` of the step that runs apart from the rest of it, as step `name`."""

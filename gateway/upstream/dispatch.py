@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.apis import api_of
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout, GatewayError
 from gateway.sse import ABORTED, Aborted, first_event, refusal, relay
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
@@ -20,8 +21,9 @@ from gateway.upstream.retries import AskAnother, Attempts, judged, unavailable
 from gateway.upstream.silence import attended
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from gateway.apis import Api
     from gateway.stages import Scheduled
     from gateway.upstream.client import EngineClient, EngineResponse
     from gateway.upstream.endpoints import Endpoint, Endpoints
@@ -57,6 +59,7 @@ class Call:
     headers: Mapping[str, str]
     body: bytes | None
     stream: bool
+    api: Api
     limit_s: float
     """Until there is something to pass on."""
 
@@ -92,11 +95,12 @@ class Upstream:
         raw = located.parsed.identified.allowed.raw
         operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
         models = operation is Operation.MODELS
-        headers = {**self._headers, "x-request-id": raw.id}
+        headers = {**self._headers, "x-request-id": raw.id, **raw.trace_headers}
         payload = scheduled.prepared.payload or None
         stream = located.parsed.stream
         limit_s = self._patience.first_token_s if stream or models else self._patience.answer_s
-        call = Call("GET" if models else "POST", operation.value, headers, payload, stream, limit_s)
+        method = "GET" if models else "POST"
+        call = Call(method, operation.value, headers, payload, stream, api_of(operation), limit_s)
         attempts = Attempts(self._endpoints, affinity_key(located), self._budget)
         with ExitStack() as held:
             held.callback(scheduled.release)
@@ -115,7 +119,9 @@ class Upstream:
                 raw.timer.facts |= {"engine": endpoint.url} | ({"retries": n} if (n := attempts.retries) else {})
                 if not isinstance(body, bytes):
                     return Reply(body, EVENT_STREAM, release=held.pop_all().close)
-                return Reply(shown_models(body) if models else body, JSON)
+                if models:
+                    body = shown_models(body, located.parsed.identified.key.models)
+                return Reply(body, JSON)
         raise attempts.error
 
     def _note(self, endpoint: Endpoint, failure: AskAnother, attempts: Attempts) -> None:
@@ -141,7 +147,7 @@ class Upstream:
                     if not call.stream:
                         return await whole(response, endpoint)
                     chunks = attended(response.chunks(), endpoint, self._patience.idle_s)
-                    return relay(await beginning(chunks), chunks)
+                    return relay(await beginning(chunks), chunks, call.api)
         except TimeoutError as exc:
             raise EngineTimeout(f"The engine did not answer within {call.limit_s:g} s.") from exc
 
@@ -202,11 +208,15 @@ async def beginning(chunks: AsyncIterator[bytes]) -> bytes:
     return head
 
 
-def shown_models(body: bytes) -> bytes:
-    """vLLM's list of models in OpenAI's fields."""
+def shown_models(body: bytes, allowed: Sequence[str] = ()) -> bytes:
+    """vLLM's list of models in OpenAI's fields; of them only those that are `allowed`, if any are named."""
     try:
         models: list[dict[str, Any]] = orjson.loads(body)["data"]
-        shown = [{name: model[name] for name in SHOWN_OF_MODEL if name in model} for model in models]
+        shown = [
+            {name: model[name] for name in SHOWN_OF_MODEL if name in model}
+            for model in models
+            if not allowed or model["id"] in allowed
+        ]
     except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
         raise EngineMisbehaved("The engine's list of models cannot be read.") from exc
     return orjson.dumps({"object": "list", "data": shown})

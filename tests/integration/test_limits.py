@@ -8,7 +8,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.support.engine import DONE, chat_answer, chunk, stream
+from tests.support.engine import DONE, chat_answer, chunk, stream, usage_chunk
 from tests.support.gateway import KEY, OTHER_KEY, key_record, write_keys
 from tests.support.pictures import data_url, jpeg, png, question
 
@@ -73,6 +73,59 @@ async def test_tokens_are_settled_with_what_the_engine_counted(limited, engine):
         response = await http.post(CHAT, json=text("hello", max_tokens=100))
         left = int(response.headers["x-ratelimit-remaining-tokens"])
         assert 1000 - 2 * 15 - 130 < left < 1000 - 2 * 15 - 100
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+@pytest.mark.parametrize("pieces", [3, 1, 7])
+async def test_a_stream_settles_though_its_client_asked_for_no_usage(limited, engine, path, pieces):
+    given = [chunk("x"), usage_chunk(10, 5), DONE]
+    joined = b"".join(given)
+    step = len(joined) // pieces + 1
+    writes = given if pieces == 3 else [joined[at : at + step] for at in range(0, len(joined), step)]
+
+    async def script(request, _):
+        return await stream(request, writes)
+
+    engine.script = script
+    gateway = await limited(tokens_per_minute=10_000)
+    body = {"prompt": "hi"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "hi"}]}
+    async with client(gateway) as http:
+        for options in ({}, {"stream_options": None}, {"stream_options": {"continuous_usage_stats": True}}):
+            response = await http.post(path, json={**body, **options, "max_tokens": 3000, "stream": True})
+            assert response.content == chunk("x") + DONE
+        response = await http.post(path, json={**body, "max_tokens": 3000, "stream": True})
+    assert 7000 - 45 - 40 < int(response.headers["x-ratelimit-remaining-tokens"]) < 7000 - 45
+    assert all(
+        sent["stream_options"] == {"include_usage": True, "continuous_usage_stats": False} for sent in engine.requests
+    )
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+async def test_who_asks_for_the_usage_gets_it(limited, engine, path):
+    gateway = await limited(tokens_per_minute=10_000)
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    async with client(gateway) as http:
+        response = await http.post(
+            path, json={"prompt": "a", "messages": [], "stream": True, "stream_options": options}
+        )
+    assert response.content == chunk("answer 1") + usage_chunk() + DONE
+    assert engine.requests[0]["stream_options"] == options
+
+
+async def test_a_plain_request_gets_no_options_of_a_stream(limited, engine):
+    gateway = await limited(tokens_per_minute=10_000)
+    async with client(gateway) as http:
+        assert (await http.post(CHAT, json=text("a"))).status_code == 200
+    assert "stream_options" not in engine.requests[0]
+
+
+@pytest.mark.parametrize("options", ["x", [], {"include_usage": "yes"}, {"include_usage": 0}])
+async def test_options_that_say_neither_yes_nor_no_are_refused(limited, engine, options):
+    gateway = await limited(tokens_per_minute=10_000)
+    async with client(gateway) as http:
+        response = await http.post(CHAT, json=text("a", stream=True, stream_options=options))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "stream_options")
+    assert engine.requests == []
 
 
 async def test_a_picture_is_priced_before_the_engine_sees_it(limited, engine):

@@ -31,6 +31,11 @@ async def test_it_serves_counts_and_stops(tmp_path, engine, workers):
     assert gateway.process.returncode == 0
 
 
+async def test_several_workers_that_count_limits_apart_say_so_once(tmp_path, engine):
+    async with Process(tmp_path, engine.url, workers=2, requests_per_minute=5) as gateway:
+        assert gateway.log.read_text().count("GATEWAY_REDIS_URL") == 1
+
+
 async def test_logs_are_json_and_hold_no_secret(tmp_path, engine):
     async with Process(tmp_path, engine.url) as gateway:
         response = await gateway.http.post(

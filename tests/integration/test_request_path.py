@@ -365,8 +365,8 @@ class TestStreams:
         engine.script = script
         response = await http.post(CHAT, json=question(data_url(png()), stream=True))
         events = response.text.split("\n\n")
-        assert events[1] == 'data: {"half'
-        assert '"code":"engine_error"' in events[2]
+        assert '"code":"engine_error"' in events[1]
+        assert "half" not in response.text  # no client could read it, and the SDK stumbles over it
         assert "[DONE]" not in response.text
 
     async def test_a_stream_without_its_end_is_an_error(self, http, engine):
@@ -490,11 +490,8 @@ class TestEngineFaults:
         response = await http.post("/predict", json={"image": data_url(png()), "prompt": "x"})
         assert (response.status_code, response.json()["error"]["code"]) == (502, "engine_error")
 
-    async def test_an_unreadable_list_of_models_is_502(self, http, engine, monkeypatch):
-        async def broken(*_):
-            return web.json_response([])
-
-        engine._runner.app.router._resources[2]._routes["GET"]._handler = broken
+    async def test_an_unreadable_list_of_models_is_502(self, http, engine):
+        engine.models = []
         assert (await http.get("/v1/models")).status_code == 502
 
 

@@ -186,9 +186,9 @@ class TestList:
         assert json.loads(out) == {
             "keys": [
                 {"id": one.id, "tenant": "acme", "name": "", "created": created, "expires": "2026-06-01T13:00:00Z",
-                 "expired": True, "cidrs": ["10.0.0.0/8"]},
+                 "expired": True, "cidrs": ["10.0.0.0/8"], "models": []},
                 {"id": two.id, "tenant": "globex", "name": "商店", "created": created, "expires": None,
-                 "expired": False, "cidrs": []},
+                 "expired": False, "cidrs": [], "models": []},
             ]
         }  # fmt: skip
         assert one.sha256 not in out

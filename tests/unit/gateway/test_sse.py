@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.apis import CHAT, MESSAGES, RESPONSES
+from gateway.apis.answers import Usage
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout
-from gateway.sse import Aborted, first_event, refusal, relay
+from gateway.sse import Aborted, first_event, refusal, watched
+from gateway.sse import relay as relayed
 
 DONE = b"data: [DONE]\n\n"
+
+
+def relay(head, chunks, api=CHAT):
+    return relayed(head, chunks, api)
 
 
 async def pieces(*items):
@@ -62,14 +69,14 @@ async def test_a_complete_stream_passes_unchanged():
 
 async def test_the_end_may_come_with_the_head_or_in_pieces():
     assert await collect(relay(DONE, pieces())) == [DONE]
-    assert await collect(relay(b"", pieces(b"data: [DO", b"NE]\n\n"))) == [b"data: [DO", b"NE]\n\n"]
+    assert await collect(relay(b"", pieces(b"data: [DO", b"NE]\n\n"))) == [DONE]
 
 
 async def test_a_broken_stream_ends_with_an_error_event_of_its_own():
     *_, last = await collect(relay(b"data: 1\n\n", pieces(EngineTimeout("slow"))))
     assert last.startswith(b'data: {"error":{"message":"slow"')
     *_, last = await collect(relay(b"data: {half", pieces(EngineTimeout("slow"))))
-    assert last.startswith(b'\n\ndata: {"error"')
+    assert last.startswith(b'data: {"error"')
 
 
 def test_a_refusal_keeps_the_engine_s_param_and_string_code():
@@ -122,3 +129,75 @@ async def test_a_refusal_after_the_role_still_gets_its_status():
 async def test_a_text_about_aborts_is_none():
     event = rb'data: {"choices":[{"delta":{"content":"\"finish_reason\":\"abort\""}}]}' + b"\n\n"
     assert await first_event(pieces(event)) == event
+
+
+async def test_an_error_event_before_any_other_is_the_engine_s_fault():
+    with pytest.raises(EngineMisbehaved):
+        await first_event(pieces(b'event: error\ndata: {"type":"error"}\n\n'))
+
+
+@pytest.mark.parametrize(
+    ("api", "end"),
+    [
+        (RESPONSES, b"event: response.completed\ndata: {}\n\n"),
+        (RESPONSES, b"event: response.failed\ndata: {}\n\n"),
+        (MESSAGES, b"event: message_stop\ndata: {}\n\n"),
+    ],
+)
+async def test_each_api_s_stream_has_an_end_of_its_own_wherever_it_is_cut(api, end):
+    whole = b"event: ping\ndata: {}\n\n" + end
+    for cut in range(len(whole) + 1):
+        assert b"".join(await collect(relay(whole[:cut], pieces(whole[cut:]), api))) == whole
+    *_, last = await collect(relay(b"event: ping\ndata: {}\n\n", pieces(DONE), api))
+    assert last.startswith(b"event: error\ndata: {")
+
+
+async def test_a_text_that_looks_like_the_end_is_none():
+    text = b'data: {"text":"\\n\\ndata: [DONE]\\n\\nevent: message_stop\\n"}\n\n'
+    for api in (CHAT, MESSAGES, RESPONSES):
+        *_, last = await collect(relay(b"", pieces(text), api))
+        assert b"before the answer was complete" in last
+
+
+async def test_an_end_without_its_blank_line_gets_one():
+    assert await collect(relay(b"data: 1\n\n", pieces(b"data: [DONE]"))) == [b"data: 1\n\n", DONE]
+
+
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}\n\n'
+NO_USAGE = b'data: {"choices":[],"prompt_filter_results":[]}\n\n'
+TEXT = b'data: {"choices":[{"delta":{"content":"\\"choices\\":[],\\"usage\\":{"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("hides", "given", "shown"),
+    [
+        (True, [TEXT, USAGE, DONE], [TEXT, DONE]),
+        (False, [TEXT, USAGE, DONE], [TEXT, USAGE, DONE]),
+        (True, [TEXT + USAGE + DONE], [TEXT + DONE]),
+        (True, [TEXT, USAGE + DONE], [TEXT, DONE]),
+        (True, [NO_USAGE, USAGE, DONE], [NO_USAGE, DONE]),
+    ],
+)
+async def test_the_usage_is_told_and_hidden_from_whom_did_not_ask(hides, given, shown):
+    told = []
+    assert await collect(watched(pieces(*given), CHAT, told.append, hides_usage=hides)) == shown
+    assert told == [Usage(7, 2)]
+
+
+async def test_usage_is_read_in_each_api_s_form():
+    told = []
+    done = b'event: response.completed\ndata: {"response":{"usage":{"input_tokens":4,"output_tokens":1}}}\n\n'
+    delta = (
+        b'event: message_delta\ndata: {"usage":{"input_tokens":1,"cache_read_input_tokens":3,"output_tokens":1}}\n\n'
+    )
+    for api, last in [(RESPONSES, done), (MESSAGES, delta)]:
+        assert await collect(watched(pieces(last), api, told.append, hides_usage=False)) == [last]
+    assert told == [Usage(4, 1)] * 2
+
+
+@pytest.mark.parametrize("usage", [b'"x"', b"null", b'{"prompt_tokens":"many"}', b"{", b'{"input_tokens":[]}'])
+async def test_a_usage_that_cannot_be_read_is_passed_on(usage):
+    last = b'data: {"choices":[],"usage":' + usage + b"}\n\n"
+    told = []
+    assert await collect(watched(pieces(last), CHAT, told.append, hides_usage=True)) == [last]
+    assert told == []

@@ -8,9 +8,11 @@ import time
 import orjson
 import pytest
 
-from gateway.body import PREDICT_MAX_TOKENS, chat_of_predict, image_parts
+from gateway.apis import chat
+from gateway.apis.wire import chat_event
+from gateway.body import PREDICT_MAX_TOKENS, chat_of_predict
 from gateway.cache import is_deterministic
-from gateway.errors import EngineMisbehaved, GatewayError, InvalidRequest, body_of, event_of
+from gateway.errors import EngineMisbehaved, GatewayError, InvalidRequest, body_of
 from gateway.prepare import together
 from gateway.routes import joined, predict_of_chat
 from gateway.telemetry import LOOP_LAG, StepTimer, watch_loop_lag
@@ -67,8 +69,8 @@ def test_predict_becomes_a_chat_at_temperature_0():
 
 
 def test_a_message_with_plain_text_has_no_pictures():
-    assert image_parts({"messages": [{"role": "user", "content": "hello"}, {"role": "assistant"}]}) == []
-    assert image_parts({}) == []
+    assert chat.pictures({"messages": [{"role": "user", "content": "hello"}, {"role": "assistant"}]}) == []
+    assert chat.pictures({}) == []
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"choices":[]}'])
@@ -93,7 +95,7 @@ def test_errors_have_openai_s_shape_as_body_and_as_event():
     error = InvalidRequest("why", param="messages[0]", code="bad")
     expected = {"error": {"message": "why", "type": "invalid_request_error", "param": "messages[0]", "code": "bad"}}
     assert orjson.loads(body_of(error)) == expected
-    assert event_of(error) == b"data: " + body_of(error) + b"\n\n"
+    assert chat_event(error, b"") == b"data: " + body_of(error) + b"\n\n"
 
 
 def test_every_error_has_a_status_of_its_kind():
