@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gateway import __version__, audit_cli, keys_cli, reference
+from gateway import __version__, audit_cli, cache_cli, keys_cli, reference
 from gateway.settings import SettingsError, load
 
 EX_CONFIG = 78
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     reference.add_parser(commands)
     keys_cli.add_parser(commands)
     audit_cli.add_parser(commands)
+    cache_cli.add_parser(commands)
     return top
 
 
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
             return reference.run(args)
         case "audit":
             return audit_cli.run(args)
+        case "cache":
+            return cache_cli.run(args)
         case _:
             return _serve()
 

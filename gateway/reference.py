@@ -67,6 +67,8 @@ CHINESE = {
     "audit_file": "审计文件，每行一条 JSON；留空则写到标准输出。",
     "audit_max_bytes": "审计文件达到该大小即轮转。",
     "audit_backups": "保留的轮转文件数。",
+    "audit_stream": "写审计记录的 Redis 流，例如 `qwen3vl:audit`，代替文件或标准输出。",
+    "audit_stream_max_records": "流中大约保留的记录数，超出则丢弃最旧的。",
     "shutdown_grace_s": "收到 SIGTERM 后留给在途请求的时间（秒）。",
     "log_level": "最低日志级别。",
 }

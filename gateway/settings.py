@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.address import parse_networks
@@ -128,6 +128,14 @@ class Settings(BaseSettings):
     audit_file: Path | None = Field(None, description="File of the records, one JSON line each; stdout when empty.")
     audit_max_bytes: int = Field(100 * MIB, ge=MIB, description="The audit file is rotated at this size.")
     audit_backups: int = Field(10, ge=1, description="Rotated audit files that are kept.")
+    audit_stream: str | None = Field(
+        None,
+        pattern=r"^[\x21-\x7e]{1,200}$",
+        description="Redis stream of the records, for example `qwen3vl:audit`, in place of a file or stdout.",
+    )
+    audit_stream_max_records: int = Field(
+        100_000, ge=1, description="About how many records the stream keeps; the oldest leave."
+    )
     shutdown_grace_s: float = Field(120.0, ge=0, description="Time for requests in flight after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
@@ -156,6 +164,16 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("is empty, so nobody could call; 0.0.0.0/0,::/0 lets everybody in")
         parse_networks(value)
+        return value
+
+    @field_validator("audit_stream")
+    @classmethod
+    def _stream(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("audit_file"):
+            raise ValueError("and GATEWAY_AUDIT_FILE are both set; records go to one of them")
+        # Where REDIS_URL itself is at fault, that is said, and not this.
+        if value and "redis_url" in info.data and info.data["redis_url"] is None:
+            raise ValueError("needs GATEWAY_REDIS_URL")
         return value
 
     @field_validator("image_allowed_hosts")
