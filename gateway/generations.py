@@ -34,7 +34,7 @@ HITS = "qwen3vl:hits"
 EVERYBODY = "*"
 """No tenant's name."""
 LOOK_INTERVAL_S = 0.5
-LOOK_TIMEOUT_S = 0.3
+LOOK_TIMEOUT_S = 0.5
 STALE_S = 1.5
 """Two looks that fail in a row fit in; what was asked just before ends within EFFECTIVE_S."""
 EFFECTIVE_S = 2.0

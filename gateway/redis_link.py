@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,9 +23,14 @@ from redis.exceptions import RedisError
 from redis.retry import Retry as BlockingRetry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 T = TypeVar("T")
+
+HELD_UP_S = 0.05
+"""A timer that fires so late was due while the event loop was busy with something else."""
+MAX_HELD_UP = 3
+"""How often a deadline is put off for that."""
 
 
 class LinkError(Exception):
@@ -60,7 +65,7 @@ class RedisLink:
     async def call(self, operation: str, command: Callable[[Any], Awaitable[T]]) -> T:
         """What `command(client)` gives. Raises LinkError, at the latest after `timeout_s`."""
         try:
-            async with asyncio.timeout(self._timeout_s), self._places:
+            async with _deadline(self._timeout_s), self._places:
                 return await command(self._client)
         except (RedisError, OSError, TimeoutError) as exc:
             # `from None` and no text of the server's: "unknown command AUTH, with args beginning with: `password`".
@@ -69,6 +74,31 @@ class RedisLink:
     async def aclose(self) -> None:
         """Close all connections, used ones too."""
         await self._pool.aclose()
+
+
+@asynccontextmanager
+async def _deadline(timeout_s: float) -> AsyncIterator[None]:
+    """asyncio.timeout, but for an event loop that was itself held up: the answer may be there, still unread.
+
+    Under a burst a loop can be busy for longer than the deadline. Without this, all its calls would fail at once, and
+    requests go on without limits, although Redis is well.
+    """
+    loop = asyncio.get_running_loop()
+    handle: asyncio.TimerHandle
+    async with asyncio.timeout(None) as timeout:
+
+        def expire(due_s: float, more: int) -> None:
+            nonlocal handle
+            if more and loop.time() - due_s > HELD_UP_S:
+                handle = loop.call_later(timeout_s, expire, loop.time() + timeout_s, more - 1)
+            else:
+                timeout.reschedule(due_s)
+
+        handle = loop.call_later(timeout_s, expire, loop.time() + timeout_s, MAX_HELD_UP)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 class BlockingLink:
@@ -86,7 +116,8 @@ class BlockingLink:
             parsed = parse_blocking_url(url)  # type: ignore[no-untyped-call]
             options = _options(parsed, max_connections=1, retry=retry, timeout_s=timeout_s)
             self._pool = BlockingPool(**options)
-            self._pool.make_connection()
+            # As above; the pool's own method would count it among the connections.
+            self._pool.connection_class(**self._pool.connection_kwargs)
             self.where = _where(url)
         self._client: Any = BlockingRedis(connection_pool=self._pool)
 
