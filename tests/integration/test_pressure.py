@@ -28,10 +28,10 @@ async def test_three_replicas_mix_nothing_up_and_hold_a_limit_before_and_after_r
 
 async def test_a_burst_leaves_interactive_alone_and_what_cannot_wait_is_told(tmp_path):
     async with (
-        engine_process(tmp_path, latency_s=0.1) as engine,
+        engine_process(tmp_path, latency_s=0.2) as engine,
         gateway_processes(tmp_path, 1, engine.url, keys_file(tmp_path), engine_max_in_flight=8, queue_max=320) as (
             gateway,
         ),
     ):
-        await pressure.burst(gateway, engine, capacity=8, bulk_s=0.25, asks=30, pause_s=0.05)
+        await pressure.burst(gateway, engine, capacity=8, bulk_s=0.4, asks=20, pause_s=0.15)
         await pressure.refused(gateway, 8, 400)

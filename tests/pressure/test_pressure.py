@@ -49,10 +49,10 @@ async def test_redis_killed_under_load_costs_no_request_and_comes_back(tmp_path,
 
 async def test_a_burst_of_20_times_the_capacity_leaves_interactive_alone(tmp_path, figures):
     async with (
-        engine_process(tmp_path, latency_s=0.1) as engine,
+        engine_process(tmp_path, latency_s=0.25) as engine,
         gateway_processes(tmp_path, 1, engine.url, keys_file(tmp_path), engine_max_in_flight=16) as (gateway,),
     ):
-        figures(await pressure.burst(gateway, engine, capacity=16, bulk_s=0.6, asks=100, pause_s=0.05))
+        figures(await pressure.burst(gateway, engine, capacity=16, bulk_s=0.6, asks=100, pause_s=0.1))
 
 
 async def test_more_than_can_wait_is_answered_or_refused_and_nothing_is_lost(tmp_path, figures):
