@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.address import AddressError, Networks, client_address, is_allowed
-from gateway.errors import AddressRefused, InvalidApiKey
-from gateway.stages import Allowed, Identified, RawRequest
+from gateway.errors import AddressRefused, InvalidApiKey, ModelNotAllowed
+from gateway.stages import Allowed, Identified, Operation, Parsed, RawRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,3 +65,17 @@ class KeyGate:
         if key.networks and not is_allowed(allowed.client, key.networks):
             raise AddressRefused(f"The address {allowed.client} may not use this key.")
         return Identified(allowed, key)
+
+    @staticmethod
+    def permit(parsed: Parsed) -> Parsed:
+        """Raise ModelNotAllowed when the key is bound to models and this is none of them."""
+        models = parsed.identified.key.models
+        if not models or parsed.identified.allowed.raw.operation is Operation.MODELS:
+            return parsed
+        # Without a name an engine takes its first one, whichever that is.
+        model = parsed.body.setdefault("model", models[0])
+        if model not in models:
+            shown = model if isinstance(model, str) else "that is no name"
+            message = f"The model {shown[:100]} does not exist, or the key may not use it: {', '.join(models)}."
+            raise ModelNotAllowed(message, param="model")
+        return parsed

@@ -66,6 +66,14 @@ class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
 
 
+class ModelNotAllowed(GatewayError):
+    """404, as for a model that is not there: what a key may not use is not told apart from what does not exist."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
 class BodyTimeout(GatewayError):
     """408: the body did not arrive in time."""
 

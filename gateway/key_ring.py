@@ -31,6 +31,7 @@ _ID = re.compile(r"(?!sk-)[A-Za-z0-9_-]{1,64}")
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """A tenant's name: nothing that a pattern, a separator or a path could be made of."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MODEL = re.compile(r"[\x21-\x7e]{1,200}")
 _FIELD_NAME = re.compile(r"[a-z0-9_]{1,32}")
 _MIN_IMAGE_PIXELS = 32 * 32
 """One visual token of Qwen3-VL."""
@@ -79,6 +80,8 @@ class Key:
     """None leaves it to the settings."""
     priority: Priority = "default"
     """Its class in the queue."""
+    models: tuple[str, ...] = ()
+    """What it may ask for; empty means every model."""
     max_images: int | None = None
     """Pictures in one request; None leaves it to the settings, as for the limits below."""
     requests_per_minute: int | None = None
@@ -241,6 +244,14 @@ def _parse_name(value: object) -> str:
     return value
 
 
+def _parse_models(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError('must be a list like ["qwen3-vl-8b"]; leave it out to allow every model')
+    if not all(isinstance(item, str) and _MODEL.fullmatch(item) for item in value):
+        raise ValueError("must hold names of models: printable, without spaces, up to 200 characters")
+    return tuple(value)
+
+
 def _parse_pixels(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < _MIN_IMAGE_PIXELS:
         raise ValueError(f"must be a whole number of at least {_MIN_IMAGE_PIXELS} pixels")
@@ -270,6 +281,7 @@ _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     "sha256": ("sha256", True, _matching(_SHA256, "64 lower-case hex digits")),
     "created": ("created", True, _parse_time),
     "cidrs": ("networks", False, _parse_cidrs),
+    "models": ("models", False, _parse_models),
     "expires": ("expires", False, _parse_time),
     "name": ("name", False, _parse_name),
     "cache": ("cache_policy", False, _one_of(get_args(CachePolicy))),
@@ -286,6 +298,7 @@ def _render_key(key: Key) -> dict[str, object]:
         "sha256": key.sha256,
         "created": render_time(key.created),
         "cidrs": [str(network) for network in key.networks] or None,
+        "models": list(key.models) or None,
         "expires": render_time(key.expires) if key.expires else None,
         "name": key.name or None,
         "cache": key.cache_policy,

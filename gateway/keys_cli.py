@@ -72,6 +72,14 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="a network that the key may be used from, like 10.0.0.0/8; may be repeated (default: anywhere)",
     )
     create.add_argument(
+        "--model",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="a model that it may ask for; may be repeated (default: every model)",
+    )
+    create.add_argument(
         "--expires-in",
         type=duration,
         metavar="TIME",
@@ -143,6 +151,7 @@ def _create(path: Path, args: argparse.Namespace, now: datetime) -> int:
         sha256=hash_secret(secret),
         created=now,
         networks=tuple(args.cidr),
+        models=tuple(args.model),
         expires=now + args.expires_in if args.expires_in else None,
         name=args.name,
         cache_policy=args.cache,
@@ -201,6 +210,7 @@ def _public(key: Key, now: datetime) -> dict[str, object]:
         "expires": render_time(key.expires) if key.expires else None,
         "expired": key.is_expired(now),
         "cidrs": [str(network) for network in key.networks],
+        "models": list(key.models),
     }
 
 

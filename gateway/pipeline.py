@@ -52,7 +52,7 @@ class Pipeline:
         with raw.timer.step("auth"):
             identified = self.keys.identify(self.address.admit(raw))
         with raw.timer.step("body"):
-            return await self.body.read(identified)
+            return self.keys.permit(await self.body.read(identified))
 
     async def answer(self, parsed: Parsed) -> Reply:
         """What the caller gets. Cheap steps come first: a kept answer costs no decoding and no engine."""

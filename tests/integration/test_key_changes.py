@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.gateway import KEY, OTHER_KEY, key_record, write_keys
+from tests.support.pictures import data_url, png
 from tests.support.pressure import CHAT, plain
 from tests.support.processes import engine_process, gateway_processes
 
@@ -120,3 +121,23 @@ async def test_a_key_that_has_expired_looks_like_one_that_never_was(start, tmp_p
             for key in (KEY, "sk-unknown")
         ]
     assert errors[0] == errors[1]
+
+
+async def test_a_key_may_be_bound_to_models(start, tmp_path, engine):
+    keys = write_keys(tmp_path / "k.json", key_record(KEY, "one", models=["a", "org/b"]), key_record(OTHER_KEY, "two"))
+    gateway = await start(keys_file=keys)
+    async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
+        for model in ("c", "A", None, ["a"], {"a": 1}, ""):
+            response = await http.post(CHAT, json=plain("x", model=model))
+            error = response.json()["error"]
+            assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
+        assert engine.requests == []
+        bodies = [plain("x", model="a"), plain("x", model="org/b"), {"messages": plain("x")["messages"]}]
+        for body in bodies:
+            assert (await http.post(CHAT, json=body)).status_code == 200
+        picture = {"image": data_url(png()), "prompt": "What?"}
+        assert (await http.post("/predict", json=picture)).status_code == 200
+        assert (await http.get("/v1/models")).status_code == 200
+        other = {"authorization": f"Bearer {OTHER_KEY}"}
+        assert (await http.post(CHAT, json=plain("x", model="c"), headers=other)).status_code == 200
+    assert [body["model"] for body in engine.requests] == ["a", "org/b", "a", "a", "c"]

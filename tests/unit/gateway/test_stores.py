@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.stores import ENTRY_OVERHEAD_BYTES, MemoryStore, RedisStore, StoreError, TieredStore
 from tests.support.redis_server import RedisServer
+from tests.unit.gateway.images.servers import raw_server
 
 EVERY_BYTE = bytes(range(256)) + b"\r\n$5\r\n\x00"
 
@@ -270,16 +271,12 @@ class TestRedisSecrets:
             writer.write(b"-ERR unknown command 'AUTH', with args beginning with: " + received[-20:] + b"\r\n")
             await writer.drain()
             await reader.read()
-            writer.close()
 
-        server = await asyncio.start_server(repeat, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        store = RedisStore(f"redis://:{self.PASSWORD}@127.0.0.1:{port}", timeout_s=5)
-        with pytest.raises(StoreError) as error:
-            await store.get(b"k")
-        await store.aclose()
-        server.close()
-        await server.wait_closed()
+        async with raw_server(repeat) as port:
+            store = RedisStore(f"redis://:{self.PASSWORD}@127.0.0.1:{port}", timeout_s=5)
+            with pytest.raises(StoreError) as error:
+                await store.get(b"k")
+            await store.aclose()
 
         assert self.PASSWORD not in str(error.value)
         assert error.value.__suppress_context__
