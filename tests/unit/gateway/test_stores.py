@@ -47,6 +47,15 @@ class TestMemory:
         assert await store.get(b"k") is None
         assert (store.bytes_used, len(store), store.evictions) == (0, 0, 0)
 
+    async def test_a_prefix_is_forgotten_and_nothing_else(self, store):
+        for key in (b"a:1", b"a:2", b"ab:1", b"b:a:1"):
+            await store.put(key, b"v", 10)
+        store.forget(b"a:")
+        assert [await store.get(key) for key in (b"a:1", b"a:2", b"ab:1", b"b:a:1")] == [None, None, b"v", b"v"]
+        assert store.bytes_used == 4 + 1 + 5 + 1 + 2 * ENTRY_OVERHEAD_BYTES
+        store.forget(b"")
+        assert (len(store), store.bytes_used) == (0, 0)
+
     async def test_an_unknown_key_is_a_miss(self, store):
         assert await store.get(b"k") is None
 
