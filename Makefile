@@ -84,7 +84,7 @@ pytest: setup engine photos ## All tests with branch coverage
 	@# Two at once: the engine's tests mostly wait for engines to start, which one core does.
 	@$(PY) -m coverage run -m pytest $(ARGS) tests/engine >.engine-tests.log 2>&1 & engine=$$!; \
 	trap "kill $$engine 2>/dev/null || true" EXIT; failed=0; \
-	$(PY) -m coverage run -m pytest $(ARGS) --ignore tests/engine || failed=1; \
+	$(PY) -m coverage run -m pytest $(ARGS) --ignore tests/engine --ignore tests/pressure || failed=1; \
 	echo "pytest: waiting for the tests with real vLLM"; \
 	wait $$engine || failed=1; cat .engine-tests.log; exit $$failed
 	@$(PY) -m coverage combine --quiet
@@ -93,6 +93,10 @@ pytest: setup engine photos ## All tests with branch coverage
 .PHONY: quick
 quick: setup ## Unit tests only: seconds, no engine
 	@$(PY) -m pytest -q tests/unit $(ARGS)
+
+.PHONY: pressure
+pressure: setup system ## What the gateway must show at scale, with figures (1,000 at once, Redis killed, bursts); minutes
+	@$(PY) -m pytest -q tests/pressure $(ARGS)
 
 .PHONY: lint
 lint: setup ## ruff: rules and format

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from gateway import __version__, audit_cli, keys_cli, reference
+from gateway import __version__, audit_cli, cache_cli, keys_cli, reference
 from gateway.settings import SettingsError, load
 from gateway.tracing import TracingUnavailable, check_installed, is_wanted
 
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     reference.add_parser(commands)
     keys_cli.add_parser(commands)
     audit_cli.add_parser(commands)
+    cache_cli.add_parser(commands)
     return top
 
 
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
             return reference.run(args)
         case "audit":
             return audit_cli.run(args)
+        case "cache":
+            return cache_cli.run(args)
         case _:
             return _serve()
 

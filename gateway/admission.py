@@ -4,6 +4,9 @@ One number orders all who wait: when a request would be served in a fair world. 
 its class, plus a share for each request of the same tenant already waiting. So interactive requests pass bulk ones, but
 a bulk request is never passed by one that arrives more than the delay later; and a tenant with a thousand requests in
 the queue does not stand in the way of one with a single request.
+
+Nothing that has begun is interrupted, so bulk never takes all places at the engines: the others would have to wait
+until one of its requests, which may be long, has ended.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ SHARE_S = 0.25
 """What each waiting request of a tenant adds to its next one: about the time an engine takes for one."""
 QUEUE_SHARE: Mapping[Priority, float] = {"interactive": 1.0, "default": 0.9, "bulk": 0.5}
 """The part of the queue that a class may fill: bulk never locks the others out."""
+BULK_SHARE = 0.75
+"""The part of the places at the engines that bulk may take, one at least. An engine's throughput hardly grows over its
+last quarter; an interactive request that finds no place free takes twice its time, or more."""
 
 
 def priority_of(of_key: Priority, body: dict[str, Any]) -> Priority:
@@ -47,19 +53,25 @@ class Waiting:
     granted: asyncio.Event = field(default_factory=asyncio.Event)
     left: bool = False
 
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it may take only some of the places."""
+        return self.priority == "bulk"
+
 
 class Slot:
     """A place at the engines. To be given back once; a second time changes nothing."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, *, is_bulk: bool) -> None:
         """Held from the moment it exists."""
         self._admission: Admission | None = admission
+        self._is_bulk = is_bulk
 
     def release(self) -> None:
         """Give the place to whoever is next."""
         admission, self._admission = self._admission, None
         if admission is not None:
-            admission.give_back()
+            admission.give_back(is_bulk=self._is_bulk)
 
 
 class Admission:
@@ -83,9 +95,11 @@ class Admission:
         self._max_waiting = max_waiting
         self._deadlines_s = deadlines_s
         self._clock = clock
-        self._queue: list[tuple[float, int, Waiting]] = []
+        self._queues: dict[bool, list[tuple[float, int, Waiting]]] = {False: [], True: []}
+        """By whether it is bulk, of which the first may have to wait while others have their turn."""
         self._turn = 0
         self._busy = 0
+        self._busy_with_bulk = 0
         self._by_tenant: Counter[str] = Counter()
         self._by_class: Counter[Priority] = Counter()
 
@@ -109,10 +123,11 @@ class Admission:
         Raises QueueFull at once when too many wait, QueueTimeout when the class's deadline is over. Being cancelled
         leaves the queue.
         """
-        if self.waiting == 0 and self._busy < self._capacity():
-            self._busy += 1
+        is_bulk = priority == "bulk"
+        if self.waiting == 0 and self._room(is_bulk=is_bulk):
+            self._take(is_bulk=is_bulk)
             QUEUE_WAIT.labels(priority).observe(0.0)
-            return Slot(self)
+            return Slot(self, is_bulk=is_bulk)
         if self.waiting >= self._max_waiting * QUEUE_SHARE[priority]:
             QUEUE_REFUSED.labels(priority, "full").inc()
             raise QueueFull("Too many requests are waiting: try again shortly.", retry_after_s=self._retry_after_s())
@@ -123,7 +138,7 @@ class Admission:
         waiting = Waiting(tenant, priority)
         due = began + CLASS_DELAY_S[priority] + SHARE_S * self._by_tenant[tenant]
         self._turn += 1
-        heapq.heappush(self._queue, (due, self._turn, waiting))
+        heapq.heappush(self._queues[waiting.is_bulk], (due, self._turn, waiting))
         self._count(waiting, 1)
         self.wake()
         deadline_s = self._deadlines_s[priority]
@@ -139,7 +154,17 @@ class Admission:
             self._abandon(waiting)
             raise
         QUEUE_WAIT.labels(priority).observe(self._clock() - began)
-        return Slot(self)
+        return Slot(self, is_bulk=waiting.is_bulk)
+
+    def _room(self, *, is_bulk: bool) -> bool:
+        capacity = self._capacity()
+        if self._busy >= capacity:
+            return False
+        return not is_bulk or self._busy_with_bulk < max(1, int(capacity * BULK_SHARE))
+
+    def _take(self, *, is_bulk: bool) -> None:
+        self._busy += 1
+        self._busy_with_bulk += is_bulk
 
     def _count(self, waiting: Waiting, by: int) -> None:
         self._by_tenant[waiting.tenant] += by
@@ -150,24 +175,31 @@ class Admission:
 
     def _abandon(self, waiting: Waiting) -> None:
         if waiting.granted.is_set():  # The slot came in the very moment that the client left.
-            self.give_back()
+            self.give_back(is_bulk=waiting.is_bulk)
         else:
             waiting.left = True  # Its entry is dropped when its turn comes.
             self._count(waiting, -1)
 
-    def give_back(self) -> None:
+    def give_back(self, *, is_bulk: bool) -> None:
         """One slot less is taken."""
         self._busy -= 1
+        self._busy_with_bulk -= is_bulk
         self.wake()
 
     def wake(self) -> None:
         """Give free slots to the next in the queue; also to be called when the capacity has grown."""
-        while self._queue and (self._queue[0][2].left or self._busy < self._capacity()):
-            _, _, waiting = heapq.heappop(self._queue)
-            if not waiting.left:
-                self._busy += 1
-                self._count(waiting, -1)
-                waiting.granted.set()
+        while (waiting := self._next()) is not None:
+            self._take(is_bulk=waiting.is_bulk)
+            self._count(waiting, -1)
+            waiting.granted.set()
+
+    def _next(self) -> Waiting | None:
+        """Whose turn it is, taken out of the queue; None while nobody who waits has room."""
+        for queue in self._queues.values():
+            while queue and queue[0][2].left:
+                heapq.heappop(queue)
+        ready = [queue for is_bulk, queue in self._queues.items() if queue and self._room(is_bulk=is_bulk)]
+        return heapq.heappop(min(ready))[2] if ready else None
 
     def _retry_after_s(self) -> int:
         # A guess that spreads clients out: the more wait, the longer.

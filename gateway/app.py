@@ -16,12 +16,14 @@ from gateway import __version__
 from gateway.address import parse_networks
 from gateway.admission import Admission
 from gateway.audit import Audit, sink_of
+from gateway.audit_stream import RedisStream
 from gateway.auth import AddressGate, KeyGate
 from gateway.body import BodyReader
 from gateway.cache import ResponseCache
 from gateway.drain import ClosingConnections, Drain
 from gateway.errors import GatewayError, UnknownPath, body_of
 from gateway.flights import Flights
+from gateway.generations import Generation, SharedGenerations
 from gateway.images import ContentCache, ImageFetcher, MemoryGate
 from gateway.images.addresses import is_public
 from gateway.keys import KeyFile
@@ -33,7 +35,7 @@ from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
 from gateway.routes import HotPath
 from gateway.settings import load
-from gateway.stores import MemoryStore, RedisStore, TieredStore
+from gateway.stores import ANSWERS, PICTURES, MemoryStore, RedisStore, TieredStore
 from gateway.telemetry import (
     CACHE_BYTES,
     CACHE_ERRORS,
@@ -54,6 +56,7 @@ from gateway.upstream.discovery import resolve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
+    from logging import Handler
     from typing import Any
 
     from gateway.images.addresses import AddressPolicy
@@ -141,10 +144,12 @@ async def _pipeline(
     admission, upstream = _engines(settings, client, look_up, held)
     memory = MemoryStore(settings.cache_max_bytes)
     CACHE_BYTES.set_function(lambda: memory.bytes_used)
+    memories = [memory]
+    generation = await _generation(settings, memories, held)
     store = _shared(settings, memory)
     held.push_async_callback(store.aclose)
     cache = ResponseCache(
-        store, policy=settings.cache_policy, ttl_s=settings.cache_ttl_s, revision=settings.model_revision
+        store, generation, policy=settings.cache_policy, ttl_s=settings.cache_ttl_s, revision=settings.model_revision
     )
     flights = Flights(cache.keep)
     held.push_async_callback(flights.aclose)
@@ -165,7 +170,7 @@ async def _pipeline(
             },
             max_images=settings.image_max_count,
         ),
-        _images(settings, address_allowed, held),
+        _images(settings, address_allowed, generation, memories, held),
         cache,
         flights,
         _metering(settings, held),
@@ -216,7 +221,11 @@ def _metering(settings: Settings, held: AsyncExitStack) -> Metering:
 def _audit(settings: Settings, held: AsyncExitStack) -> Audit | None:
     if settings.audit == "off":
         return None
-    sink = sink_of(settings.audit_file, max_bytes=settings.audit_max_bytes, backups=settings.audit_backups)
+    if settings.audit_stream and settings.redis_url:
+        url = settings.redis_url.get_secret_value()
+        sink: Handler = RedisStream(url, settings.audit_stream, settings.audit_stream_max_records)
+    else:
+        sink = sink_of(settings.audit_file, max_bytes=settings.audit_max_bytes, backups=settings.audit_backups)
     audit = Audit(sink, policy=settings.audit, secret=_secret(settings))
     held.callback(audit.close)
     return audit
@@ -238,7 +247,22 @@ def _background(work: Coroutine[Any, Any, None], held: AsyncExitStack) -> None:
     held.push_async_callback(_ended, asyncio.get_running_loop().create_task(work))
 
 
-def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitStack) -> ImageStep:
+async def _generation(settings: Settings, memories: list[MemoryStore], held: AsyncExitStack) -> Generation:
+    if settings.redis_url is None:
+        return Generation()
+    shared = SharedGenerations(settings.redis_url.get_secret_value(), memories)
+    await shared.start()
+    held.push_async_callback(shared.aclose)
+    return shared
+
+
+def _images(
+    settings: Settings,
+    address_allowed: AddressPolicy,
+    generation: Generation,
+    memories: list[MemoryStore],
+    held: AsyncExitStack,
+) -> ImageStep:
     # One decoder a core: more would only add memory, fewer would leave cores idle.
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="images")
     held.callback(pool.shutdown, cancel_futures=True)
@@ -252,12 +276,13 @@ def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitS
     memory = MemoryStore(settings.image_cache_max_bytes)
     IMAGE_CACHE_BYTES.set_function(lambda: memory.bytes_used)
     # A picture takes longer over the network than an answer does: hence the longer timeout.
-    store = _shared(settings, memory, "image:", timeout_s=0.5) if settings.image_cache_max_bytes else memory
+    store = _shared(settings, memory, PICTURES, timeout_s=0.5) if settings.image_cache_max_bytes else memory
     held.push_async_callback(store.aclose)
     content = ContentCache(
         fetcher,
         store,
         max_entry_bytes=settings.image_cache_max_bytes // IMAGE_CACHE_LARGEST_SHARE,
+        generation=generation,
         on_outcome=_count_fetch,
     )
     held.push_async_callback(content.aclose)
@@ -265,11 +290,13 @@ def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitS
     IMAGE_DECODE_BYTES.set_function(lambda: gate.held_bytes)
     shrunk = MemoryStore(settings.image_shrunk_max_bytes)
     IMAGE_SHRUNK_BYTES.set_function(lambda: shrunk.bytes_used)
+    memories += [memory, shrunk]
     return ImageStep(
         content,
         pool,
         gate,
         shrunk,
+        generation,
         max_bytes=settings.image_max_bytes,
         max_request_bytes=settings.image_max_request_bytes,
         max_source_pixels=settings.image_max_source_pixels,
@@ -283,13 +310,13 @@ def _count_fetch(outcome: Outcome, spent_s: float) -> None:
         IMAGE_FETCH_SECONDS.observe(spent_s)
 
 
-def _shared(settings: Settings, memory: MemoryStore, space: str = "cache:", timeout_s: float = 0.1) -> Store:
-    """`memory`, with Redis behind it where there is one; `space` keeps different things apart there."""
+def _shared(settings: Settings, memory: MemoryStore, prefix: str = ANSWERS, timeout_s: float = 0.1) -> Store:
+    """`memory`, with Redis behind it where there is one; `prefix` keeps different things apart there."""
     if settings.redis_url is None:
         return memory
     return TieredStore(
         memory,
-        RedisStore(settings.redis_url.get_secret_value(), f"qwen3vl:{space}", timeout_s),
+        RedisStore(settings.redis_url.get_secret_value(), prefix, timeout_s),
         on_error=lambda operation: CACHE_ERRORS.labels(operation).inc(),
     )
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from gateway.apis.answers import answer_of
+from gateway.audit_stream import RedisStream, StreamAway
 from gateway.telemetry import AUDIT_DROPPED, AUDIT_WRITTEN
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Audit:
 
     def close(self) -> None:
         """Write what waits, then end."""
+        if isinstance(self._sink, RedisStream):
+            self._sink.hurry()
         self._queue.put(None)
         self._thread.join()
         self._sink.close()
@@ -80,6 +83,8 @@ class Audit:
             try:
                 line = orjson.dumps(self.record(happening)).decode()
                 self._sink.emit(logging.makeLogRecord({"msg": line}))
+            except StreamAway:
+                AUDIT_DROPPED.labels("redis").inc()
             except Exception:
                 # The outermost rescue of this thread: a record is lost, never the thread.
                 AUDIT_DROPPED.labels("error").inc()

@@ -1,11 +1,13 @@
 """The response cache: which answers may be kept, under which name, and finding them again.
 
-The name holds the tenant, so one tenant's answer can never be another's. A store that fails is a miss, never an error.
+The name begins with the tenant, so one tenant's answer can never be another's, and with its generation, so that a purge
+is a new name. A store that fails is a miss, never an error.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 import time
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from gateway.stages import EVENT_STREAM, Keyed, Located, Operation, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.generations import Generation
     from gateway.key_ring import CachePolicy
     from gateway.stores import Store
 
@@ -30,15 +33,15 @@ PACK_BYTES = 2048
 NEVER_S = -1.0
 """An age that no answer is below."""
 MAX_AGE_DIGITS = 9
-KEY_VERSION = b"2"
+KEY_VERSION = b"3"
 """Change it when the meaning of a key or an entry changes: old entries in Redis are then never found."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """A kept answer: the bytes that the client got, and when (seconds since the epoch)."""
 
-    content_type: bytes
     made_at: float
+    content_type: bytes
     packed: bool
     body: bytes
 
@@ -50,7 +53,17 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 def entry_of(reply: Reply, body: bytes, made_at: float) -> Entry:
     """The answer to be kept, compressed if that is worth while."""
     packed = len(body) > PACK_BYTES
-    return Entry(reply.content_type, made_at, packed, zlib.compress(body, 1) if packed else body)
+    return Entry(made_at, reply.content_type, packed, zlib.compress(body, 1) if packed else body)
+
+
+HEAD_BYTES = 10
+"""Of a kept answer, up to when it was made."""
+
+
+def made_at(head: bytes) -> float | None:
+    """When an answer was made, from its first HEAD_BYTES (msgpack: an array of four, a float); None for others."""
+    is_entry = len(head) == HEAD_BYTES and head[:2] == b"\x94\xcb"
+    return struct.unpack(">d", head[2:])[0] if is_entry else None
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -106,10 +119,18 @@ class ResponseCache:
     """Names, finds and keeps answers."""
 
     def __init__(
-        self, store: Store, *, policy: CachePolicy, ttl_s: float, revision: str, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        generation: Generation,
+        *,
+        policy: CachePolicy,
+        ttl_s: float,
+        revision: str,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`ttl_s` is how long an answer lives, `revision` names the weights that gave it, `clock` tells its age."""
         self._store = store
+        self._generation = generation
         self._policy = policy
         self._ttl_s = ttl_s
         self._revision = revision
@@ -127,13 +148,17 @@ class ResponseCache:
             and (policy == "always" or is_deterministic(located.parsed.body))
         )
         oldest_s = NEVER_S if wish.no_cache else wish.max_age_s
-        return Keyed(located, key_of(located, self._revision) if eligible else None, oldest_s, wish.only_cached)
+        name = None
+        if eligible:
+            name = self._generation.space(identified.key.tenant) + key_of(located, self._revision)
+        return Keyed(located, name, oldest_s, wish.only_cached)
 
     async def find(self, keyed: Keyed) -> Reply | None:
         """The kept answer, a stream as one piece; None on a miss. Raises NotCached if the client wants nothing else."""
         if (entry := await self._entry(keyed)) is not None:
             age_s = max(0.0, self._clock() - entry.made_at)
             if keyed.oldest_s is None or age_s <= keyed.oldest_s:
+                self._generation.hit(keyed.located.parsed.identified.key.tenant)
                 return Reply(entry.unpacked(), entry.content_type, "hit", int(age_s))
         if keyed.only_cached:
             raise NotCached("No kept answer fits, and `Cache-Control: only-if-cached` allows no other.")
@@ -146,7 +171,12 @@ class ResponseCache:
         return None if value is None else _decode(value)
 
     async def keep(self, name: bytes, reply: Reply, body: bytes) -> None:
-        """Keep a complete answer. Not kept: one that vLLM cut off, a stream without its end, one that is too long."""
+        """Keep a complete answer.
+
+        Not kept: one that vLLM cut off, a stream that failed or has no end, a long one, one begun before a purge.
+        """
         if len(body) > MAX_ENTRY_BYTES or not is_complete(body, streamed=reply.content_type == EVENT_STREAM):
+            return
+        if not self._generation.is_current(name):
             return
         await self._store.put(name, _encode(entry_of(reply, body, self._clock())), self._ttl_s)

@@ -28,7 +28,8 @@ SECRET_BYTES = 32
 """Random bytes of a key: 256 bits, 43 characters of URL-safe base64."""
 
 _ID = re.compile(r"(?!sk-)[A-Za-z0-9_-]{1,64}")
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""A tenant's name: nothing that a pattern, a separator or a path could be made of."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELD_NAME = re.compile(r"[a-z0-9_]{1,32}")
 _MIN_IMAGE_PIXELS = 32 * 32
@@ -277,7 +278,7 @@ _FIELDS: dict[str, tuple[str, bool, Callable[[object], object]]] = {
     # Name in the file: attribute of Key, whether it is required, parser. A parser's ValueError never repeats a value
     # that may be secret.
     "id": ("id", True, _matching(_ID, "up to 64 letters, digits, _ or - (and no key, sk-…)")),
-    "tenant": ("tenant", True, _matching(_TENANT, "up to 63 letters, digits, . _ or -, a letter or digit first")),
+    "tenant": ("tenant", True, _matching(TENANT, "up to 63 letters, digits, . _ or -, a letter or digit first")),
     "sha256": ("sha256", True, _matching(_SHA256, "64 lower-case hex digits")),
     "created": ("created", True, _parse_time),
     "cidrs": ("networks", False, _parse_cidrs),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from typing import Any
 
+    from gateway.generations import Generation
     from gateway.images import ContentCache, Encoded, MemoryGate
     from gateway.images.content import Store
     from gateway.stages import ImagePart, Parsed
@@ -46,6 +47,7 @@ class ImageStep:
         pool: Executor,
         gate: MemoryGate,
         shrunk: Store,
+        generation: Generation,
         *,
         max_bytes: int,
         max_request_bytes: int,
@@ -55,13 +57,14 @@ class ImageStep:
         """`max_bytes` and `max_source_pixels` bound one picture as sent, `max_request_bytes` what one request fetches.
 
         `pool` bounds how many are decoded at once, `gate` how much memory their decoders hold. `shrunk` keeps what came
-        of it, so that another question about a picture costs no decoding.
+        of it, so that another question about a picture costs no decoding, under names of the tenant's `generation`.
         `secret` makes the names under which engines keep pictures and prefixes, so that no tenant can guess another's.
         """
         self._content = content
         self._pool = pool
         self._gate = gate
         self._shrunk = shrunk
+        self._generation = generation
         self._max_bytes = max_bytes
         self._max_request_bytes = max_request_bytes
         self._max_source_pixels = max_source_pixels
@@ -118,7 +121,8 @@ class ImageStep:
 
     async def _inline(self, picture: Picture, tenant: str) -> tuple[str, str, float]:
         """The picture's data URL, its name for the engine, and the seconds that encoding took."""
-        name = shrunk_name(tenant, picture)
+        # Per tenant: an answer's time must not tell who sent a picture before.
+        name = b"%s%s@%d" % (self._generation.space(tenant), picture.digest, picture.part.max_pixels)
         if kept := await self._shrunk.get(name):
             IMAGES.labels("kept").inc()
             return kept[UUID_CHARS:].decode("ascii"), kept[:UUID_CHARS].decode("ascii"), 0.0
@@ -144,11 +148,6 @@ class ImageStep:
             return await asyncio.wrap_future(job)
         except ImageRefused as exc:
             raise refused(picture.part, exc) from exc
-
-
-def shrunk_name(tenant: str, picture: Picture) -> bytes:
-    """Of what became of a picture at its budget. Per tenant: an answer's time must not tell who sent it before."""
-    return b"%s@%d@%s" % (picture.digest, picture.part.max_pixels, tenant.encode())
 
 
 def is_data(url: str) -> bool:

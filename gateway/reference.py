@@ -78,6 +78,8 @@ CHINESE = {
     "otlp_endpoint": "链路追踪的收集器（OTLP/HTTP），例如 `http://otel-collector:4318`；"
     "与 `OTEL_EXPORTER_OTLP_ENDPOINT` 都留空则不追踪。",
     "trust_traceparent": "沿用客户端 `traceparent` 的链路，而不是另起一条。",
+    "audit_stream": "写审计记录的 Redis 流，例如 `qwen3vl:audit`，代替文件或标准输出。",
+    "audit_stream_max_records": "流中大约保留的记录数，超出则丢弃最旧的。",
     "log_level": "最低日志级别。",
 }
 """The Chinese table's texts; a test holds them in step with the settings."""

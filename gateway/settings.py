@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.address import parse_networks
@@ -160,6 +160,14 @@ class Settings(BaseSettings):
     trust_traceparent: bool = Field(
         default=False, description="Continue the trace of a client's `traceparent`, instead of starting one."
     )
+    audit_stream: str | None = Field(
+        None,
+        pattern=r"^[\x21-\x7e]{1,200}$",
+        description="Redis stream of the records, for example `qwen3vl:audit`, in place of a file or stdout.",
+    )
+    audit_stream_max_records: int = Field(
+        100_000, ge=1, description="About how many records the stream keeps; the oldest leave."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
     @field_validator("engines", "allowed_cidrs", "trusted_proxies", "image_allowed_hosts", mode="before")
@@ -197,6 +205,16 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("is empty, so nobody could call; 0.0.0.0/0,::/0 lets everybody in")
         parse_networks(value)
+        return value
+
+    @field_validator("audit_stream")
+    @classmethod
+    def _stream(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("audit_file"):
+            raise ValueError("and GATEWAY_AUDIT_FILE are both set; records go to one of them")
+        # Where REDIS_URL itself is at fault, that is said, and not this.
+        if value and "redis_url" in info.data and info.data["redis_url"] is None:
+            raise ValueError("needs GATEWAY_REDIS_URL")
         return value
 
     @field_validator("image_allowed_hosts")

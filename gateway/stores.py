@@ -21,6 +21,10 @@ T = TypeVar("T")
 
 Operation = Literal["get", "put"]
 
+ANSWERS = "qwen3vl:cache:"
+PICTURES = "qwen3vl:image:"
+"""What names begin with in Redis, which may be used for other things, too."""
+
 ENTRY_OVERHEAD_BYTES = 320
 """What an entry costs beside the bytes of its key and value: their headers, a tuple, a float, its node in the
 OrderedDict and its share of the table. At most 262 measured with tracemalloc (CPython 3.11, x86-64, 10 to 175,000
@@ -99,6 +103,11 @@ class MemoryStore:
         self._entries[key] = (value, self._clock() + ttl_s)
         self.bytes_used += size_bytes
 
+    def forget(self, prefix: bytes) -> None:
+        """Let go of every entry whose key begins so. Looks at each, which takes 10 ms for 100,000 of them."""
+        for key in [key for key in self._entries if key.startswith(prefix)]:
+            self._forget(key)
+
     async def aclose(self) -> None:
         """Let go of everything."""
         self._entries.clear()
@@ -117,9 +126,7 @@ def _size_bytes(key: bytes, value: bytes) -> int:
 class RedisStore:
     """A store that all replicas share. Connects when first used, and again after every loss."""
 
-    def __init__(
-        self, url: str, prefix: str = "qwen3vl:cache:", timeout_s: float = 0.1, max_connections: int = 32
-    ) -> None:
+    def __init__(self, url: str, prefix: str = ANSWERS, timeout_s: float = 0.1, max_connections: int = 32) -> None:
         """Prepare; nothing is sent yet.
 
         `timeout_s` bounds a whole call: waiting for a connection, making it, and the round trip. 0.05 suits a Redis in

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 EVENT_END = b"\n\n"
 DATA = b"data: "
 DONE = b"[DONE]"
-ABORTED = b'"finish_reason":"abort"'
-"""vLLM's word for an answer cut off while it drains; it comes with status 200."""
+CUT_OFF = (b'"finish_reason":"abort"', b'"finish_reason":"error"')
+"""vLLM's words for an answer that ended while it drains, or by a fault; they come with status 200."""
+FAILED = b'data: {"error"'
+"""An event of a stream that broke off; vLLM ends it with `[DONE]` all the same. In a text its quotes are escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,13 @@ def is_complete(body: bytes, *, streamed: bool) -> bool:
 
     Never so for the Responses API: there vLLM 0.32 calls an aborted answer completed (responses/serving.py).
     """
-    if ABORTED in body:
+    if any(words in body for words in CUT_OFF):
         return False
     if not streamed:
         return any("choices" in document or _has_stopped(document, "message") for document in documents(body))
     last = body.rstrip(b"\n").rpartition(EVENT_END)[2]
     if last == DATA + DONE:
-        return True
+        return FAILED not in body
     if not last.startswith(b"event: message_stop\n") or b"\nevent: error\n" in body:
         return False
     return any(_has_stopped(document, "message_delta") for document in documents(body))

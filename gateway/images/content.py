@@ -22,12 +22,13 @@ from gateway.images.refused import ImageRefused
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from gateway.generations import Generation
     from gateway.images.fetch import Fetched, ImageFetcher
 
 Outcome = Literal["fetched", "fresh", "revalidated", "failed"]
 KEEP_STALE_S = 3_600.0
 """How long a picture outlives its freshness: asking whether it has changed costs a round trip, not a download."""
-_VERSION = b"1"
+_VERSION = b"2"
 """Change it when an entry's form changes: old entries in Redis are then never found."""
 
 
@@ -68,16 +69,18 @@ class ContentCache:
         store: Store,
         *,
         max_entry_bytes: int,
+        generation: Generation,
         on_outcome: Callable[[Outcome, float], None] = lambda _outcome, _spent_s: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`store` bounds the total; a picture above `max_entry_bytes` is not kept.
+        """`store` bounds the total; a picture above `max_entry_bytes` is not kept. `generation` begins the names.
 
         `on_outcome` is told what became of each picture, and the seconds it took; those who joined are not counted.
         """
         self._fetcher = fetcher
         self._store = store
         self._max_entry_bytes = max_entry_bytes
+        self._generation = generation
         self._on_outcome = on_outcome
         self._clock = clock
         self._flights: dict[tuple[bytes, int], _Flight] = {}
@@ -89,7 +92,7 @@ class ContentCache:
         Those of a tenant who ask for the same URL at once share one download, which ends when the last of them leaves.
         Raises ImageRefused like ImageFetcher.fetch. The list of allowed hosts is asked for kept pictures too.
         """
-        key = _key(tenant, self._fetcher.check(url))
+        key = self._generation.space(tenant) + _name(self._fetcher.check(url))
         flight = self._flights.get((key, max_bytes))
         if flight is None:
             flight = self._start((key, max_bytes), self._load(key, url, max_bytes))
@@ -162,21 +165,20 @@ class ContentCache:
         if kept is not None and fetched.data is None:
             body_key = kept.body_key
         else:
-            body_key = b"body:" + token_hex(16).encode()
+            body_key = key + b"/" + token_hex(8).encode()
             self._write(body_key, data, ttl_s)
         entry = (body_key.decode(), self._clock() + fresh_s, validators.source, validators.etag)
         self._write(key, orjson.dumps((*entry, validators.last_modified)), ttl_s)
 
     def _write(self, key: bytes, value: bytes, ttl_s: float) -> None:
+        if not self._generation.is_current(key):  # A purge came in between.
+            return
         # A task of its own: a shared store takes a round trip, which no client need wait for.
         task = asyncio.get_running_loop().create_task(self._store.put(key, value, ttl_s))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
 
-def _key(tenant: str, url: str) -> bytes:
-    """Of what belongs to `tenant` under `url`. A digest: URLs are long, and signed ones are secrets."""
-    name = hashlib.blake2b(_VERSION, digest_size=32)
-    for part in (tenant.encode(), url.encode()):
-        name.update(len(part).to_bytes(8) + part)
-    return b"picture:" + name.digest()
+def _name(url: str) -> bytes:
+    """A picture's name within its tenant's. A digest: URLs are long, and signed ones are secrets."""
+    return b"picture:" + hashlib.blake2b(url.encode(), digest_size=32, person=_VERSION).hexdigest().encode()

@@ -162,6 +162,26 @@ class TestAsync:
 
             assert await asyncio.gather(*(crowded(request) for request in requests)) == alone
 
+    @pytest.mark.parametrize("streamed", [False, True])
+    async def test_64_identical_at_once_are_one_question_to_the_engine_and_64_right_answers(self, demo, streamed):
+        request, answer = arguments(200 + streamed)
+        async with openai.AsyncOpenAI(base_url=demo.base_url, api_key="sk-demo", max_retries=0, timeout=60) as client:
+
+            async def text():
+                reply = await client.chat.completions.create(**request, stream=streamed)
+                if not streamed:
+                    return reply.choices[0].message.content, reply.usage.prompt_tokens
+                pieces = [chunk.choices[0].delta.content or "" async for chunk in reply if chunk.choices]
+                return "".join(pieces), None
+
+            before = await metric(demo, "vllm:prompt_tokens_total")
+            found = await asyncio.gather(*(text() for _ in range(64)))
+            asked = await metric(demo, "vllm:prompt_tokens_total") - before
+            assert [words for words, _ in found] == [answer] * 64
+            prompt = (await client.chat.completions.create(**request)).usage.prompt_tokens
+        # The gateway's probes ask for a token or two of prompt now and then.
+        assert prompt <= asked < 2 * prompt
+
 
 class TestPicturesByUrl:
     async def test_a_picture_is_fetched_from_an_allowed_host_only(self, gateway_with):

@@ -565,6 +565,37 @@ class TestQueue:
                 task.cancel()
             await asyncio.gather(*held, return_exceptions=True)
 
+    async def test_a_client_that_leaves_the_queue_frees_its_place_and_is_never_sent(self, start, engine):
+        go = asyncio.Event()
+
+        async def script(*_):
+            await go.wait()
+            return web.json_response(chat_answer("done"))
+
+        engine.script = script
+        gateway = await start(engine_max_in_flight=1, queue_max=1)
+        queue = gateway.app.state.pipeline.admission
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=20) as http:
+            first = asyncio.create_task(http.post(CHAT, json=question(data_url(png()), "first", temperature=1)))
+            async with asyncio.timeout(5):
+                while not engine.requests:
+                    await asyncio.sleep(0.005)
+            for number in range(3):
+                leaver = asyncio.create_task(http.post(CHAT, json=question(data_url(png()), f"leaver {number}")))
+                async with asyncio.timeout(5):
+                    while not queue.waiting:
+                        await asyncio.sleep(0.005)
+                leaver.cancel()
+                await asyncio.gather(leaver, return_exceptions=True)
+                async with asyncio.timeout(5):
+                    while queue.waiting:
+                        await asyncio.sleep(0.005)
+            last = asyncio.create_task(http.post(CHAT, json=question(data_url(png()), "last")))
+            go.set()
+            assert [(await task).status_code for task in (first, last)] == [200, 200]
+        asked = [body["messages"][0]["content"][1]["text"] for body in engine.requests]
+        assert asked == ["first", "last"]
+
 
 async def test_nesting_that_cannot_be_passed_on_is_400(http, engine):
     deep = b"[" * 300 + b"]" * 300

@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from tests.support.connections import ended
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -103,10 +105,12 @@ async def pour(path: str, writer: asyncio.StreamWriter) -> None:
 async def hostile_servers() -> AsyncIterator[tuple[int, list[str]]]:
     """The port on 127.0.0.1, and what reached the inside (127.0.0.2 and ::1, same port): must stay empty."""
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
     inside: list[str] = []
 
     async def outer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())
+        writers.append(writer)
         with contextlib.suppress(
             ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
         ):
@@ -131,6 +135,4 @@ async def hostile_servers() -> AsyncIterator[tuple[int, list[str]]]:
     finally:
         for server in (listener, private):
             server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks, writers)

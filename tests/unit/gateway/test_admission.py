@@ -186,5 +186,71 @@ async def test_no_tenant_is_remembered_after_it_has_gone():
         await line.join(f"t{i}")
     await line.serve_all()
     assert not gate._by_tenant
-    assert not gate._queue
+    assert not any(gate._queues.values())
     assert SHARE_S > 0
+
+
+@pytest.mark.parametrize("priority", list(LONG))
+async def test_each_class_has_a_deadline_of_its_own(priority):
+    gate = admission(deadlines_s=LONG | {priority: 0.01})
+    await gate.enter("t", "default")
+    others = [asyncio.create_task(gate.enter("t", other)) for other in LONG if other != priority]
+    with pytest.raises(QueueTimeout, match=r"within 0\.01 s"):
+        await gate.enter("t", priority)
+    assert await settled(*others) == [False, False]
+    assert gate.waiting == 2
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def test_tenants_get_equal_shares_however_many_each_has_waiting():
+    line = Line(admission())
+    await line.join("first")
+    for number, tenants in enumerate(["a"] * 12 + ["b"] * 6 + ["c"] * 3):
+        await line.join(f"{tenants}{number}", tenant=tenants)
+    await line.serve_all()
+    served = [name[0] for name in line.order[1:]]
+    assert [served[:9].count(tenant) for tenant in "abc"] == [3, 3, 3]
+    assert len(served) == 21
+
+
+async def test_bulk_leaves_places_free_for_those_who_come_later():
+    line = Line(gate := admission(capacity=8))
+    for i in range(10):
+        await line.join(f"bulk{i}", "bulk")
+    assert (len(line.order), gate.waiting) == (6, 4)
+    await line.join("interactive", "interactive")
+    await line.join("default")
+    assert line.order[6:] == ["interactive", "default"]
+    await line.join("later", "interactive")
+    assert gate.waiting == 5
+    line.slots.pop(6).release()  # the interactive one's: bulk has all that it may have
+    await settled()
+    assert line.order[8:] == ["later"]
+    line.slots.pop(0).release()
+    await settled()
+    assert line.order[9:] == ["bulk6"]
+    await line.serve_all()
+    assert (len(line.order), gate.waiting, gate._busy, gate._busy_with_bulk) == (13, 0, 0, 0)
+
+
+async def test_bulk_alone_still_gets_the_only_place():
+    line = Line(admission(capacity=1))
+    await line.join("bulk0", "bulk")
+    await line.join("bulk1", "bulk")
+    assert line.order == ["bulk0"]
+    await line.serve_all()
+    assert line.order == ["bulk0", "bulk1"]
+
+
+async def test_bulk_that_leaves_in_the_moment_of_its_turn_gives_back_what_bulk_may_have():
+    line = Line(gate := admission(capacity=1))
+    await line.join("first")
+    leaver = await line.join("leaver", "bulk")
+    line.slots.pop().release()
+    leaver.cancel()
+    await settled()
+    assert (gate._busy, gate._busy_with_bulk) == (0, 0)
+    await line.join("bulk", "bulk")
+    assert line.order == ["first", "bulk"]

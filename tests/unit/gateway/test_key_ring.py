@@ -34,6 +34,7 @@ keys = st.builds(
     sha256=st.binary(min_size=1).map(hash_secret),
     created=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     networks=st.lists(st.sampled_from(["10.0.0.0/8", "::1", "192.0.2.0/24", "0.0.0.0/0"])).map(parse_networks),
+    models=st.lists(st.sampled_from(["qwen3-vl-8b", "org/b"])).map(tuple),
     expires=st.none() | st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     name=st.text(st.characters(codec="utf-8"), max_size=128).filter(str.isprintable),
 )
@@ -87,7 +88,9 @@ class TestSecrets:
         assert key.sha256 not in repr(KeyRing([key]))
 
     @given(
-        field=st.sampled_from(["id", "tenant", "sha256", "created", "cidrs", "expires", "name", "extra", "list"]),
+        field=st.sampled_from(
+            ["id", "tenant", "sha256", "created", "cidrs", "models", "expires", "name", "extra", "list"]
+        ),
         secret=st.builds(new_secret) | st.builds(new_secret).map(hash_secret),
     )
     def test_a_secret_in_any_wrong_place_is_not_repeated(self, field, secret):
@@ -95,7 +98,7 @@ class TestSecrets:
         bad = (
             item(**{secret: 1})
             if field == "extra"
-            else item(**{field: [secret] if field in {"cidrs", "list"} else secret})
+            else item(**{field: [secret] if field in {"cidrs", "models", "list"} else secret})
         )
 
         with pytest.raises(KeyFileError) as error:
@@ -153,6 +156,10 @@ class TestReading:
             ({"cidrs": ["10.0.0.0/8", "nowhere"]}, "key k_1: cidrs item 2 is not an IP network"),
             ({"cidrs": [10]}, "key k_1: cidrs item 1 is not an IP network"),
             ({"cidrs": ["10.1.2.3/8"]}, "key k_1: cidrs '10.1.2.3/8' .* did you mean 10.0.0.0/8"),
+            ({"models": []}, "key k_1: models must be a list like .*; leave it out to allow every model"),
+            ({"models": "a"}, "key k_1: models must be a list"),
+            ({"models": ["a", "b\n"]}, "key k_1: models item 2 must be 1 to 128 printable characters"),
+            ({"models": [1]}, "key k_1: models item 1 must be"),
             ({"name": "line\nbreak"}, "key k_1: name must be at most 128 printable characters"),
             ({"name": "\ud800"}, "key k_1: name must be"),
             ({"name": "x" * 129}, "key k_1: name must be"),

@@ -82,6 +82,8 @@ class TestCreate:
             "--cidr",
             "::1",
             "192.0.2.7",
+            "--models",
+            "qwen3-vl-8b,org/b",
             "--expires-in",
         )
         secret = create(path, capsys, *argv, "90d")
@@ -89,6 +91,7 @@ class TestCreate:
         found = read_ring(path).find(secret, NOW)
         assert found.name == "商店"
         assert found.networks == tuple(ip_network(text) for text in ("10.0.0.0/8", "::1", "192.0.2.7"))
+        assert found.models == ("qwen3-vl-8b", "org/b")
         assert found.expires == NOW.replace(microsecond=0) + timedelta(days=90)
 
     @pytest.mark.parametrize(("text", "time"), [("12h", timedelta(hours=12)), ("2w", timedelta(days=14))])

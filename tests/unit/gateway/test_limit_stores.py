@@ -463,11 +463,11 @@ class TestRedis:
         assert await ask(store, limits) == [None]
 
     async def test_the_timer_renews_by_itself(self, redis_server):
-        store = RedisLimitStore(redis_server.url, lambda: None, timeout_s=5, lease_ttl_s=0.15)
+        store = RedisLimitStore(redis_server.url, lambda: None, timeout_s=5, lease_ttl_s=1.5)
         limits = Limits(concurrent_requests=1)
         verdict = await store.admit("k", limits, 0)
         before = calls(redis_server, "zadd")
-        while calls(redis_server, "zadd") < before + 4:
+        while calls(redis_server, "zadd") < before + 2:
             await asyncio.sleep(0.01)
         assert await ask(store, limits) == ["concurrency"]
         store.finish(verdict.charge, 0)
@@ -552,18 +552,30 @@ class TestRedis:
             assert repr(store._link) == f"RedisLink({where})"
 
 
+def round_trips(store) -> list[int]:
+    """How many jobs each round trip from now on has."""
+    trips: list[int] = []
+    run = store._run
+
+    def counted(jobs, client):
+        trips.append(len(jobs))
+        return run(jobs, client)
+
+    store._run = counted
+    return trips
+
+
 class TestRedisAway:
     async def test_a_hung_redis_costs_one_timeout_not_one_each(self):
         with RedisServer() as server:
             store = RedisLimitStore(server.url, lambda: None, timeout_s=0.2, pause_s=60)
             await store.admit("k", Limits(requests_per_minute=1000), 0)
+            trips = round_trips(store)
             server.pause()
-            loop = asyncio.get_running_loop()
-            began_s = loop.time()
             for _ in range(50):
                 with pytest.raises(LimitStoreError):
                     await store.admit("k", Limits(1, 1, 1, 1), 0)
-            assert 0.15 < loop.time() - began_s < 1
+            assert len(trips) == 1
             server.resume()
             await store.aclose()
 
@@ -571,13 +583,12 @@ class TestRedisAway:
         with RedisServer() as server:
             store = RedisLimitStore(server.url, lambda: None, timeout_s=0.2, pause_s=60)
             await store.admit("k", Limits(requests_per_minute=1000), 0)
+            trips = round_trips(store)
             server.pause()
-            loop = asyncio.get_running_loop()
-            began_s = loop.time()
             waiting = [store.admit("k", Limits(requests_per_minute=1000), 0) for _ in range(5 * MAX_BATCH)]
             results = await asyncio.gather(*waiting, return_exceptions=True)
             assert {type(result) for result in results} == {LimitStoreError}
-            assert loop.time() - began_s < 0.8
+            assert len(trips) == 1
             server.resume()
             await store.aclose()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.stores import ENTRY_OVERHEAD_BYTES, MemoryStore, RedisStore, StoreError, TieredStore
 from tests.support.redis_server import RedisServer
+from tests.unit.gateway.images.servers import raw_server
 
 EVERY_BYTE = bytes(range(256)) + b"\r\n$5\r\n\x00"
 
@@ -45,6 +46,15 @@ class TestMemory:
         clock.now_s += 0.01
         assert await store.get(b"k") is None
         assert (store.bytes_used, len(store), store.evictions) == (0, 0, 0)
+
+    async def test_a_prefix_is_forgotten_and_nothing_else(self, store):
+        for key in (b"a:1", b"a:2", b"ab:1", b"b:a:1"):
+            await store.put(key, b"v", 10)
+        store.forget(b"a:")
+        assert [await store.get(key) for key in (b"a:1", b"a:2", b"ab:1", b"b:a:1")] == [None, None, b"v", b"v"]
+        assert store.bytes_used == 4 + 1 + 5 + 1 + 2 * ENTRY_OVERHEAD_BYTES
+        store.forget(b"")
+        assert (len(store), store.bytes_used) == (0, 0)
 
     async def test_an_unknown_key_is_a_miss(self, store):
         assert await store.get(b"k") is None
@@ -270,16 +280,12 @@ class TestRedisSecrets:
             writer.write(b"-ERR unknown command 'AUTH', with args beginning with: " + received[-20:] + b"\r\n")
             await writer.drain()
             await reader.read()
-            writer.close()
 
-        server = await asyncio.start_server(repeat, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        store = RedisStore(f"redis://:{self.PASSWORD}@127.0.0.1:{port}", timeout_s=5)
-        with pytest.raises(StoreError) as error:
-            await store.get(b"k")
-        await store.aclose()
-        server.close()
-        await server.wait_closed()
+        async with raw_server(repeat) as port:
+            store = RedisStore(f"redis://:{self.PASSWORD}@127.0.0.1:{port}", timeout_s=5)
+            with pytest.raises(StoreError) as error:
+                await store.get(b"k")
+            await store.aclose()
 
         assert self.PASSWORD not in str(error.value)
         assert error.value.__suppress_context__

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from gateway.images import ImageFetcher, ImageRefused
+from tests.support.connections import ended
 
 if TYPE_CHECKING:
     import ssl
@@ -84,9 +85,11 @@ async def serving(
 async def raw_server(conversation) -> AsyncIterator[int]:
     """A TCP server that speaks as `conversation(reader, writer)` says; connections it leaves open end with the test."""
     tasks: set[asyncio.Task] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def handle(reader, writer) -> None:
         tasks.add(asyncio.current_task())
+        writers.append(writer)
         try:
             await conversation(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
@@ -95,11 +98,11 @@ async def raw_server(conversation) -> AsyncIterator[int]:
             writer.close()
 
     listener = await asyncio.start_server(handle, "127.0.0.1", 0)
-    yield listener.sockets[0].getsockname()[1]
-    listener.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        await ended(tasks, writers)
 
 
 def fetcher(hosts=("*",), max_bytes=1 << 20, **more) -> ImageFetcher:

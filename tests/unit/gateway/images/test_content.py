@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from gateway.generations import Generation
 from gateway.images import ImageRefused
 from gateway.images.content import KEEP_STALE_S, ContentCache
 from gateway.stores import MemoryStore
@@ -36,6 +37,7 @@ class Cached:
             self.fetcher,
             self.store,
             max_entry_bytes=max_entry_bytes,
+            generation=Generation(),
             on_outcome=lambda outcome, spent_s: self.outcomes.append(outcome) if spent_s >= 0 else None,
             clock=self.clock,
         )
@@ -190,7 +192,7 @@ class TestBounds:
         server.answer = answering(body=PICTURE, Cache_Control="max-age=60")
         async with Cached() as cached:
             await cached.get(server.url())
-            for key in [key for key in cached.store._entries if key.startswith(b"body:")]:
+            for key in [key for key in cached.store._entries if b"/" in key]:
                 await cached.store.put(key, b"", 0)
             assert await cached.get(server.url()) == PICTURE
             assert cached.outcomes == ["fetched", "fetched"]
