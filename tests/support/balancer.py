@@ -66,6 +66,8 @@ class Balancer:
                 target[1].close()
         except OSError:
             self.refused += 1
+        except asyncio.CancelledError:
+            pass  # the end of the test; asyncio would log it as an error of the server
         finally:
             self._tasks.discard(task)
             writer.close()
