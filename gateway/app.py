@@ -47,9 +47,9 @@ from gateway.telemetry import (
     configure_logging,
     watch_loop_lag,
 )
-from gateway.upstream.client import AiohttpClient
 from gateway.upstream.dispatch import Upstream, engine_headers
 from gateway.upstream.endpoints import Endpoints
+from gateway.upstream.http1 import Http1Client
 from gateway.upstream.probe import Prober
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ async def _pipeline(
 
 def _engines(settings: Settings, client: EngineClient | None, held: AsyncExitStack) -> tuple[Admission, Upstream]:
     if client is None:
-        client = AiohttpClient(
+        client = Http1Client(
             connect_timeout_s=settings.engine_connect_timeout_s, idle_timeout_s=settings.engine_idle_timeout_s
         )
     held.push_async_callback(client.aclose)
