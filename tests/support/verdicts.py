@@ -8,6 +8,8 @@ from gateway.errors import EngineMisbehaved, EngineTimeout
 from gateway.upstream.client import EngineUnreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.upstream.client import EngineClient
 
 UNREACHABLE = "unreachable"
@@ -37,3 +39,12 @@ async def verdict(
     finally:
         response.close()
     return response.status, response.content_type, got
+
+
+async def verdict_of_one(make_client: Callable[[], EngineClient], url: str, *, whole: bool = False) -> object:
+    """The verdict of a client that has no connection yet: the reference has no second try for one that was stale."""
+    client = make_client()
+    try:
+        return await verdict(client, url, whole=whole)
+    finally:
+        await client.aclose()
