@@ -32,7 +32,8 @@ def start_of(method: str, url: str) -> tuple[Origin, str]:
     if parts.username is not None or parts.password is not None:
         raise ValueError("An engine's URL must hold no user name or password: set GATEWAY_ENGINE_API_KEY.")
     default = DEFAULT_PORTS[parts.scheme]
-    bracketed = f"[{host}]" if ":" in host else host.encode("idna").decode("ascii")
+    # A zone such as %eth0 means something on this machine only.
+    bracketed = f"[{host.partition('%')[0]}]" if ":" in host else host.encode("idna").decode("ascii")
     named = bracketed if port in {None, default} else f"{bracketed}:{port}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     start = f"{method} {target} HTTP/1.1\r\nhost: {named}\r\n"
