@@ -4,6 +4,7 @@ answer only what the reference takes for the same one."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,7 +56,7 @@ async def both(raw: bytes, splits: list[int]) -> tuple[object, object, object]:
         await talk.request()
         if talk.number == 0:
             cuts = [0, *sorted(min(split, len(raw)) for split in splits), len(raw)]
-            await talk.say(*(raw[a:b] for a, b in zip(cuts, cuts[1:], strict=False)))
+            await talk.say(*(raw[a:b] for a, b in itertools.pairwise(cuts)))
         else:
             await talk.say(raw)
 

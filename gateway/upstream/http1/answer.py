@@ -76,13 +76,13 @@ class Answer:
     async def head(self) -> None:
         """Until the status and headers are here. Raises what `fail` was given; cancelled, it closes the connection."""
         try:
-            while self.status == 0:
-                if self._error is not None:
-                    raise self._error
+            while self.status == 0 and self._error is None:
                 await self._news()
         except BaseException:
             self.close()
             raise
+        if self.status == 0 and self._error is not None:
+            raise self._error
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """See EngineResponse: what has come since the last one, in one piece."""
