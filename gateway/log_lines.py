@@ -9,12 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 import orjson
-
-if TYPE_CHECKING:
-    from typing import TextIO
 
 WRITE_EVERY_S = 0.1
 MAX_HELD_LINES = 256
@@ -43,7 +40,7 @@ class JsonFormatter(logging.Formatter):
             return orjson.dumps({name: ascii(value) for name, value in line.items()}).decode()
 
 
-class BatchHandler(logging.StreamHandler["TextIO"]):
+class BatchHandler(logging.StreamHandler[TextIO]):
     """Writes to standard error as the module says."""
 
     def __init__(self) -> None:
