@@ -6,8 +6,8 @@ import json
 import logging
 import subprocess
 import sys
-import time
 import threading
+import time
 
 import httpx
 import pytest
