@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import QueueFull, QueueTimeout
 from gateway.stages import Operation, Scheduled
-from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT
+from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT, labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,7 +111,7 @@ class Admission:
         """
         if self.waiting == 0 and self._busy < self._capacity():
             self._busy += 1
-            QUEUE_WAIT.labels(priority).observe(0.0)
+            labelled(QUEUE_WAIT, priority).observe(0.0)
             return Slot(self)
         if self.waiting >= self._max_waiting * QUEUE_SHARE[priority]:
             QUEUE_REFUSED.labels(priority, "full").inc()
@@ -138,7 +138,7 @@ class Admission:
         except BaseException:
             self._abandon(waiting)
             raise
-        QUEUE_WAIT.labels(priority).observe(self._clock() - began)
+        labelled(QUEUE_WAIT, priority).observe(self._clock() - began)
         return Slot(self)
 
     def _count(self, waiting: Waiting, by: int) -> None:

@@ -27,7 +27,7 @@ from gateway.errors import (
     event_of,
 )
 from gateway.stages import JSON, Operation, RawRequest
-from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer
+from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer, labelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -167,7 +167,7 @@ class Exchange:
         if self._age_s is not None:
             headers.append((b"age", b"%d" % self._age_s))
         if self._operation is not None:
-            FIRST_BYTE.labels(self._operation.value).observe(self._timer.elapsed_s())
+            labelled(FIRST_BYTE, self._operation.value).observe(self._timer.elapsed_s())
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _fail(self, error: GatewayError) -> None:
@@ -205,8 +205,8 @@ class Exchange:
     def _record(self) -> dict[str, Any]:
         elapsed = self._timer.elapsed_s()
         operation = self._operation.value if self._operation else "other"
-        REQUESTS.labels(operation, str(self._status), self._cache).inc()
-        LATENCY.labels(operation).observe(elapsed)
+        labelled(REQUESTS, operation, str(self._status), self._cache).inc()
+        labelled(LATENCY, operation).observe(elapsed)
         given = self._headers.get(b"x-request-id", b"")
         facts = {
             "request_id": self._id,
