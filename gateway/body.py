@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.deadline import Deadline
 from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest
 from gateway.stages import Identified, ImagePart, Operation, Parsed
 
@@ -105,7 +106,7 @@ class BodyReader:
 
     async def _next(self, raw: RawRequest, timeout_s: float) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(timeout_s):
+            with Deadline(timeout_s):
                 message = await raw.receive()
         except TimeoutError as exc:
             raise BodyTimeout(f"The body did not arrive within {self._timeout_s:g} s.") from exc
