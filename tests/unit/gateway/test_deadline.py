@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -43,10 +44,7 @@ async def test_who_is_cancelled_by_others_is_cancelled(seconds):
 
 
 async def test_a_block_that_swallows_the_cancellation_is_not_punished_for_it():
-    with Deadline(0):
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
+    with Deadline(0), contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
     await asyncio.sleep(0)
     assert asyncio.current_task().cancelling() == 0
