@@ -27,6 +27,7 @@ from gateway.keys import KeyFile
 from gateway.limit_redis import RedisLimitStore
 from gateway.limit_stores import Limits, MemoryLimitStore
 from gateway.limits import Limiter
+from gateway.malloc import keep_large_blocks
 from gateway.metering import Metering
 from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
@@ -306,6 +307,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 def from_environment() -> FastAPI:
     """Application factory of a worker process."""
+    keep_large_blocks()
     settings = load()
     configure_logging(settings.log_level)
     return create_app(settings)

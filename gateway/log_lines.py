@@ -6,8 +6,8 @@ that a killed process loses at most that much of them; a process that ends other
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -44,10 +44,11 @@ class BatchHandler(logging.StreamHandler[TextIO]):
     """Writes to standard error as the module says."""
 
     def __init__(self) -> None:
-        """Lines wait in memory; a timer, which runs only while some do, writes them."""
+        """Lines wait in memory until the event loop writes them; without a loop, none waits."""
         super().__init__()
         self._lines: list[str] = []
-        self._timer: threading.Timer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that will write what waits."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take the record; the caller holds the handler's lock."""
@@ -55,21 +56,27 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self._lines.append(self.format(record))
             if record.levelno >= logging.WARNING or len(self._lines) >= MAX_HELD_LINES:
                 self.flush()
-            elif self._timer is None:
-                self._timer = threading.Timer(WRITE_EVERY_S, self.flush)
-                self._timer.daemon = True
-                self._timer.start()
+            else:
+                self._write_later()
         except Exception:  # noqa: BLE001 - as every handler: a line that cannot be written must not fail a request
             self.handleError(record)
+
+    def _write_later(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # Another thread, or the process starts or ends.
+            self.flush()
+            return
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(WRITE_EVERY_S, self.flush)
 
     def flush(self) -> None:
         """Write what waits; also called when the process ends."""
         self.acquire()
         try:
             lines, self._lines = self._lines, []
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._loop = None
             if lines:
                 self.stream.write("\n".join(lines) + "\n")
             super().flush()

@@ -84,11 +84,15 @@ async def _metered(chunks: AsyncIterator[bytes], grant: Grant) -> AsyncIterator[
     """The chunks unchanged; a stream that ends with its usage (`stream_options.include_usage`) settles the grant."""
     tail = b""
     async for chunk in chunks:
-        tail = (tail + chunk)[-USAGE_TAIL_BYTES:]
+        tail += chunk
+        if len(tail) > MAX_TAIL_BYTES:
+            tail = tail[-USAGE_TAIL_BYTES:]
         yield chunk
-    if (total := usage_of(tail)) is not None:
+    if (total := usage_of(tail[-USAGE_TAIL_BYTES:])) is not None:
         grant.settle(total)
 
 
 USAGE_TAIL_BYTES = 2048
 """The last event before `[DONE]` holds the usage and little else."""
+MAX_TAIL_BYTES = 4 * USAGE_TAIL_BYTES
+"""Cut only so often: most chunks are a few hundred bytes."""

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,23 +56,28 @@ class TestFormat:
 
 
 class TestBatches:
-    def test_a_line_of_no_hurry_is_written_a_little_later(self, log, out):
+    async def test_a_line_of_no_hurry_is_written_a_little_later(self, log, out):
         log.info("one")
         log.info("two")
-        deadline = time.monotonic() + 5
-        while not out.getvalue() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert not out.getvalue()
+        async with asyncio.timeout(5):
+            while not out.getvalue():
+                await asyncio.sleep(0.01)
         assert [line["message"] for line in lines(out)] == ["one", "two"]
 
-    def test_a_warning_takes_what_waits_with_it(self, log, out):
+    async def test_a_warning_takes_what_waits_with_it(self, log, out):
         log.info("one")
         log.warning("two")
         assert [line["message"] for line in lines(out)] == ["one", "two"]
 
-    def test_no_more_than_so_many_wait(self, log, out):
+    async def test_no_more_than_so_many_wait(self, log, out):
         for _ in range(MAX_HELD_LINES):
             log.info("one")
         assert len(lines(out)) == MAX_HELD_LINES
+
+    def test_without_an_event_loop_none_waits(self, log, out):
+        log.info("one")
+        assert [line["message"] for line in lines(out)] == ["one"]
 
     def test_a_line_that_cannot_be_written_fails_nobody(self, log, capsys):
         log.handlers[0].setStream(None)
