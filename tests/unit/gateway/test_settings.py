@@ -42,6 +42,7 @@ def test_secrets_do_not_show():
         (GOOD | {"GATEWAY_ENGINES": ","}, "GATEWAY_ENGINES: names no engine"),
         (GOOD | {"GATEWAY_ENGINES": "localhost:8000"}, "is no http(s) URL"),
         (GOOD | {"GATEWAY_ENGINES": "http://e:8000/v1"}, "without it"),
+        (GOOD | {"GATEWAY_ENGINES": "http://u:hunter2@e:8000"}, "GATEWAY_ENGINE_API_KEY"),
         (GOOD | {"GATEWAY_ALLOWED_CIDRS": ","}, "GATEWAY_ALLOWED_CIDRS: is empty, so nobody could call"),
         (GOOD | {"GATEWAY_ALLOWED_CIDRS": "10.0.0.0/33"}, "10.0.0.0/33"),
         (GOOD | {"GATEWAY_TRUSTED_PROXIES": "proxy"}, "proxy"),
@@ -52,6 +53,7 @@ def test_a_fault_names_the_variable_and_the_next_step(environ, message):
     with pytest.raises(SettingsError) as caught:
         load(environ)
     assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_all_faults_are_reported_at_once():
