@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import QueueFull, QueueTimeout
 from gateway.stages import Operation, Scheduled
-from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT
+from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT, labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,7 +126,7 @@ class Admission:
         is_bulk = priority == "bulk"
         if self.waiting == 0 and self._room(is_bulk=is_bulk):
             self._take(is_bulk=is_bulk)
-            QUEUE_WAIT.labels(priority).observe(0.0)
+            labelled(QUEUE_WAIT, priority).observe(0.0)
             return Slot(self, is_bulk=is_bulk)
         if self.waiting >= self._max_waiting * QUEUE_SHARE[priority]:
             QUEUE_REFUSED.labels(priority, "full").inc()
@@ -153,7 +153,7 @@ class Admission:
         except BaseException:
             self._abandon(waiting)
             raise
-        QUEUE_WAIT.labels(priority).observe(self._clock() - began)
+        labelled(QUEUE_WAIT, priority).observe(self._clock() - began)
         return Slot(self, is_bulk=waiting.is_bulk)
 
     def _room(self, *, is_bulk: bool) -> bool:

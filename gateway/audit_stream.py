@@ -30,7 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class StreamAway(Exception):
-    """The record is lost: the gateway ends, and Redis is away."""
+    """Records are lost: the gateway ends, and Redis is away."""
+
+    def __init__(self, lost: int) -> None:
+        """`lost` is how many."""
+        super().__init__(lost)
+        self.lost = lost
 
 
 class RedisStream(logging.Handler):
@@ -46,8 +51,14 @@ class RedisStream(logging.Handler):
         self._away = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append; waits while Redis is away. Raises StreamAway after `hurry`."""
-        fields = {FIELD: record.getMessage()}
+        """Append each line of it; waits while Redis is away. Raises StreamAway after `hurry`."""
+        lines = record.getMessage().split("\n")
+        for number, line in enumerate(lines):
+            if not self._appended(line):
+                raise StreamAway(len(lines) - number)
+
+    def _appended(self, line: str) -> bool:
+        fields = {FIELD: line}
         while not (self._away and self._hurry.is_set()):
             try:
                 # Approximate: Redis then removes whole nodes of the stream, which costs next to nothing.
@@ -61,8 +72,8 @@ class RedisStream(logging.Handler):
                 if self._away:
                     log.warning("audit records are written to Redis again")
                 self._away = False
-                return
-        raise StreamAway
+                return True
+        return False
 
     def hurry(self) -> None:
         """From now on do not wait for a Redis that is away: the gateway ends."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.apis import api_of
+from gateway.deadline import Deadline
 from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest, ModelNotFound
 from gateway.stages import Identified, ImagePart, Operation, Parsed
 
@@ -125,7 +126,7 @@ class BodyReader:
 
     async def _next(self, raw: RawRequest, timeout_s: float) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(timeout_s):
+            with Deadline(timeout_s):
                 message = await raw.receive()
         except TimeoutError as exc:
             raise BodyTimeout(f"The body did not arrive within {self._timeout_s:g} s.") from exc

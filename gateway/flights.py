@@ -37,12 +37,19 @@ class Flight:
         self._chunks: list[bytes] = []
         self._complete = False
         self._readers = 0
-        self._news = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def _tell(self) -> None:
-        # Each piece of news has an event of its own, so that a reader that is slow never misses one.
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        waiting, self._waiting = self._waiting, []
+        for reader in waiting:
+            if not reader.done():  # It may have left.
+                reader.set_result(None)
+
+    def _news(self) -> asyncio.Future[None]:
+        # Asked for in the same turn of the loop in which there was nothing new, so that no reader misses any.
+        reader = asyncio.get_running_loop().create_future()
+        self._waiting.append(reader)
+        return reader
 
     def land(self, reply: Reply) -> None:
         """The answer's head is here."""
@@ -72,7 +79,7 @@ class Flight:
     async def head(self) -> Reply:
         """The reply's head, as soon as it is here. Raises what the work raised."""
         while self._reply is None and self._error is None:
-            await self._news.wait()
+            await self._news()
         if self._error is not None:
             raise self._error
         assert self._reply is not None  # noqa: S101 - the loop above
@@ -87,7 +94,7 @@ class Flight:
                 at += 1
             if self._complete:
                 return
-            await self._news.wait()
+            await self._news()
 
     def enter(self) -> None:
         """Count a reader."""

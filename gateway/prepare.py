@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import pybase64
@@ -169,6 +170,7 @@ def data_url_of(encoded: Encoded, picture: Picture) -> str:
     return head + pybase64.b64encode_as_string(encoded.data)
 
 
+@lru_cache(maxsize=4096)
 def tenant_salt(secret: bytes, tenant: str) -> str:
     """vLLM's `cache_salt`: keeps one tenant's cached prefixes from answering, or timing, another's. 64 hex digits."""
     return hmac.new(secret, b"prefix-cache\0" + tenant.encode(), hashlib.sha256).hexdigest()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import secrets
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,10 @@ from gateway.errors import (
     UnknownPath,
 )
 from gateway.stages import JSON, Operation, RawRequest
-from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer
+from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer, labelled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gateway.pipeline import Pipeline
     from gateway.stages import Message, Parsed, Reply
@@ -123,7 +123,7 @@ class Exchange:
         self._tenant, self._key_id, self._parsed = key.tenant, key.id, parsed
         if pipeline.audit is not None and parsed.identified.allowed.raw.operation is not Operation.MODELS:
             self._output = bytearray()
-        with cancelled_when_gone(self._receive):
+        with CancelledWhenGone(self._receive):
             reply = await pipeline.answer(parsed)
             try:
                 self._cache, self._age_s, self._more = reply.cache, reply.age_s, reply.headers
@@ -180,7 +180,7 @@ class Exchange:
             headers.append((b"age", b"%d" % self._age_s))
         self._first_byte_s = self._timer.elapsed_s()
         if self._operation is not None:
-            FIRST_BYTE.labels(self._operation.value).observe(self._first_byte_s)
+            labelled(FIRST_BYTE, self._operation.value).observe(self._first_byte_s)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _fail(self, error: GatewayError) -> None:
@@ -218,8 +218,8 @@ class Exchange:
     def _record(self) -> dict[str, Any]:
         elapsed = self._timer.elapsed_s()
         operation = self._operation.value if self._operation else "other"
-        REQUESTS.labels(operation, str(self._status), self._cache).inc()
-        LATENCY.labels(operation).observe(elapsed)
+        labelled(REQUESTS, operation, str(self._status), self._cache).inc()
+        labelled(LATENCY, operation).observe(elapsed)
         given = self._headers.get(b"x-request-id", b"")
         facts = {
             "request_id": self._id,
@@ -237,32 +237,40 @@ class Exchange:
         return facts
 
 
-@contextmanager
-def cancelled_when_gone(receive: Receive) -> Iterator[None]:
-    """Cancel the block when the client disconnects, and raise ClientGone then.
+class CancelledWhenGone:
+    """A `with` block that is cancelled when the client disconnects, and then raises ClientGone.
 
     The cancellation reaches the engine's connection, which closes, and vLLM stops generating.
     """
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a request always runs in a task
-    gone = False
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
+    def __init__(self, receive: Receive) -> None:
+        """`receive` is the ASGI channel, whose body has been read."""
+        self._receive = receive
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a request always runs in a task
+        self._task = task
+        # A block that never waits, such as a kept answer's, is over before the watcher would start.
+        self._start = asyncio.get_running_loop().call_soon(self._watch)
+
+    def _watch(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        task.cancel()
+        self._gone = True
+        self._task.cancel()
 
-    watcher = asyncio.get_running_loop().create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and task.uncancel() == 0:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._start.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if kind is asyncio.CancelledError and self._gone and self._task.uncancel() == 0:
             raise ClientGone from None
-        raise
-    finally:
-        watcher.cancel()
 
 
 def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

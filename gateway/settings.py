@@ -6,6 +6,7 @@ import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -188,6 +189,8 @@ class Settings(BaseSettings):
                 name_of(url)
             elif not url.startswith(("http://", "https://")):
                 raise ValueError(f"{url!r} is no http(s) URL")
+            if "@" in urlsplit(url).netloc:
+                raise ValueError("holds a URL with a user name or password: set GATEWAY_ENGINE_API_KEY instead")
             if url.endswith("/v1"):
                 raise ValueError(f"{url!r} ends in /v1; give the base URL without it")
         return value

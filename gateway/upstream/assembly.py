@@ -6,10 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from gateway.upstream.client import AiohttpClient
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.dispatch import Patience, Upstream, engine_headers
 from gateway.upstream.endpoints import Endpoints
+from gateway.upstream.http1 import Http1Client
 from gateway.upstream.names import SCHEME, name_of
 from gateway.upstream.probe import Prober
 from gateway.upstream.retries import RetryBudget
@@ -49,7 +49,7 @@ def upstream_of(
     if client is None:
         # What an engine may take is measured where answers are understood; the socket's limit is only the last resort.
         longest_s = max(patience.first_token_s, patience.idle_s, patience.answer_s)
-        client = AiohttpClient(connect_timeout_s=settings.engine_connect_timeout_s, idle_timeout_s=2 * longest_s)
+        client = Http1Client(connect_timeout_s=settings.engine_connect_timeout_s, idle_timeout_s=2 * longest_s)
     held.push_async_callback(client.aclose)
     headers = engine_headers(settings.engine_api_key.get_secret_value() if settings.engine_api_key else None)
     prober: Prober | None = None

@@ -46,6 +46,7 @@ def test_secrets_do_not_show():
         (GOOD | {"GATEWAY_ENGINES": "dns+https://e:8000"}, "must be dns+http://name:port"),
         (GOOD | {"GATEWAY_ENGINE_CHOICE": "random"}, "GATEWAY_ENGINE_CHOICE"),
         (GOOD | {"GATEWAY_ENGINE_LOAD_FACTOR": "0.9"}, "GATEWAY_ENGINE_LOAD_FACTOR"),
+        (GOOD | {"GATEWAY_ENGINES": "http://u:hunter2@e:8000"}, "GATEWAY_ENGINE_API_KEY"),
         (GOOD | {"GATEWAY_ALLOWED_CIDRS": ","}, "GATEWAY_ALLOWED_CIDRS: is empty, so nobody could call"),
         (GOOD | {"GATEWAY_ALLOWED_CIDRS": "10.0.0.0/33"}, "10.0.0.0/33"),
         (GOOD | {"GATEWAY_TRUSTED_PROXIES": "proxy"}, "proxy"),
@@ -56,6 +57,7 @@ def test_a_fault_names_the_variable_and_the_next_step(environ, message):
     with pytest.raises(SettingsError) as caught:
         load(environ)
     assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_all_faults_are_reported_at_once():

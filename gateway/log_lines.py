@@ -1,0 +1,84 @@
+"""Log lines as JSON objects, cheap enough for one a request: orjson, and several lines to a write.
+
+A line of level warning or above goes out at once, with everything before it. One below may wait for WRITE_EVERY_S, so
+that a killed process loses at most that much of them; a process that ends otherwise loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import orjson
+
+WRITE_EVERY_S = 0.1
+MAX_HELD_LINES = 256
+"""More are written at once: under load this many come sooner than the time is over."""
+_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+"""What every record has; the rest is the caller's `extra`."""
+
+
+class JsonFormatter(logging.Formatter):
+    """`level`, `logger`, `message`, `timestamp` (UTC), the caller's `extra`, and the trace if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line without its end; what JSON does not know is written as text."""
+        line: dict[str, Any] = {
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "timestamp": datetime.fromtimestamp(record.created, UTC),
+            **{name: value for name, value in record.__dict__.items() if name not in _OWN},
+        }
+        if record.exc_info:
+            line["exc_info"] = self.formatException(record.exc_info)
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # A lone surrogate, or an integer beyond 64 bits: orjson writes neither.
+            return orjson.dumps({name: ascii(value) for name, value in line.items()}).decode()
+
+
+class BatchHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error as the module says."""
+
+    def __init__(self) -> None:
+        """Lines wait in memory until the event loop writes them; without a loop, none waits."""
+        super().__init__()
+        self._lines: list[str] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that will write what waits."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the record; the caller holds the handler's lock."""
+        try:
+            self._lines.append(self.format(record))
+            if record.levelno >= logging.WARNING or len(self._lines) >= MAX_HELD_LINES:
+                self.flush()
+            else:
+                self._write_later()
+        except Exception:  # noqa: BLE001 - as every handler: a line that cannot be written must not fail a request
+            self.handleError(record)
+
+    def _write_later(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # Another thread, or the process starts or ends.
+            self.flush()
+            return
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(WRITE_EVERY_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what waits; also called when the process ends."""
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            self._loop = None
+            if lines:
+                self.stream.write("\n".join(lines) + "\n")
+            super().flush()
+        finally:
+            self.release()
