@@ -7,19 +7,20 @@ hold the answer of the release before.
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import time
-import urllib.parse
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+from serving import exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from serving.canary.golden import Case
 
-BUSY = (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE)
+BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """A release that is full is not a bad one: asked again, `TRIES` times in all."""
 TRIES = 3
 PAUSE_S = 2.0
@@ -60,7 +61,7 @@ def put(case: Case, target: Target, sleep: Callable[[float], object] = time.slee
         if status not in BUSY or not left:
             break
         sleep(PAUSE_S)
-    if status != http.HTTPStatus.OK:
+    if status != HTTPStatus.OK:
         raise NoAnswer(f"status {status}: {answer[:200].decode(errors='replace')}")
     try:
         text = json.loads(answer)["choices"][0]["message"]["content"]
@@ -75,26 +76,8 @@ def _post(target: Target, payload: bytes) -> tuple[int, bytes]:
     headers = {"content-type": "application/json", "cache-control": "no-cache, no-store"}
     if target.api_key:
         headers["authorization"] = f"Bearer {target.api_key}"
-    return request("POST", f"{target.base_url.rstrip('/')}/chat/completions", headers, payload, target.timeout_s)
-
-
-def request(
-    method: str, url: str, headers: dict[str, str], payload: bytes | None, timeout_s: float
-) -> tuple[int, bytes]:
-    """Do one HTTP exchange; return status and body. Raises NoAnswer."""
-    parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise NoAnswer(f"{url} is no http(s) address")
-    connection = kind(parts.hostname, parts.port, timeout=timeout_s)
-    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    url = f"{target.base_url.rstrip('/')}/chat/completions"
     try:
-        connection.request(method, path or "/", payload, headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-    except TimeoutError:
-        raise NoAnswer(f"nothing within {timeout_s:g} s") from None
-    except (OSError, http.client.HTTPException) as exc:
-        raise NoAnswer(f"{parts.netloc}: {exc or type(exc).__name__}") from exc
-    finally:
-        connection.close()
+        return exchange.request("POST", url, headers, payload, target.timeout_s)
+    except exchange.NoExchange as exc:
+        raise NoAnswer(str(exc)) from exc

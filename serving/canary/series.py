@@ -8,7 +8,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serving.canary import ask
+from serving import exchange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,8 +62,8 @@ def _value(url: str, query: str, at: float) -> float | None:
     """Ask for one number; None where Prometheus has none (no series, or 0/0)."""
     asked = urllib.parse.urlencode({"query": query, "time": f"{at:.3f}"})
     try:
-        status, answer = ask.request("GET", f"{url.rstrip('/')}/api/v1/query?{asked}", {}, None, TIMEOUT_S)
-    except ask.NoAnswer as exc:
+        status, answer = exchange.request("GET", f"{url.rstrip('/')}/api/v1/query?{asked}", {}, None, TIMEOUT_S)
+    except exchange.NoExchange as exc:
         raise NoSeries(f"Prometheus does not answer: {exc}") from exc
     try:
         found = json.loads(answer)

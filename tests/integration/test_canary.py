@@ -8,6 +8,7 @@ import json
 import pytest
 from aiohttp import web
 
+from serving import exchange
 from serving.canary import __main__ as cli
 from serving.canary import ask, golden
 from tests.support.engine import chat_answer
@@ -241,6 +242,16 @@ def test_a_set_that_is_not_there_is_unknown(capsys):
     assert "nowhere.toml cannot be read" in capsys.readouterr().err
 
 
-def test_an_address_without_a_scheme_is_told():
-    with pytest.raises(ask.NoAnswer, match="is no http"):
-        ask.request("GET", "vision.example.com/v1", {}, None, 1)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "vision.example.com/v1?key=hunter2",
+        "https://[::1/hunter2",
+        "http://127.0.0.1:1/hunter2?key=hunter2",
+        "http://127.0.0.1/hunter2 x",
+    ],
+)
+def test_an_address_that_does_not_work_is_told_without_its_path(address):
+    with pytest.raises(exchange.NoExchange) as caught:
+        exchange.request("GET", address, {}, None, 1)
+    assert "hunter2" not in str(caught.value)
