@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,18 +87,45 @@ class Receiver:
         }
 
 
+class Issuer:
+    """GitHub's issuer of identity tokens: gives `token` to who has the run's bearer."""
+
+    def __init__(self, token):
+        self.token, self.url, self.asked = token, "", []
+
+    def answer(self, path, headers, _):
+        self.asked.append(path)
+        if headers["authorization"] != "bearer run-bearer":
+            return 403, b""
+        return 200, json.dumps({"value": self.token}).encode()
+
+    def environ(self):
+        address = f"{self.url}/token?api-version=2"
+        return {"ACTIONS_ID_TOKEN_REQUEST_URL": address, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "run-bearer"}
+
+
+def jwt():
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": int(time.time()) + 300}).encode()).decode().rstrip("=")
+    return f"head.{claims}.signature"
+
+
 @contextlib.contextmanager
-def receiving():
-    receiver = Receiver()
+def serving(answering):
+    """Serve `answering.answer(path, headers, body)` on a port of its own; sets its `url`."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):  # the library's name
-            body = self.rfile.read(int(self.headers["content-length"]))
-            status, answer = receiver.answer(self.path, self.headers, body)
+        def _answer(self):
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, answer = answering.answer(self.path, self.headers, body)
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def __getattr__(self, name):
+            if name in {"do_GET", "do_POST"}:
+                return self._answer
+            raise AttributeError(name)
 
         def log_message(self, *_):
             pass
@@ -105,10 +133,18 @@ def receiving():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    receiver.url = f"http://127.0.0.1:{server.server_port}"
+    answering.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield receiver
+        yield answering
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def receiving():
+    return serving(Receiver())
+
+
+def token_issuer(token=None):
+    return serving(Issuer(jwt() if token is None else token))

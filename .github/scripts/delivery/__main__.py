@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from delivery import helm, notify, record, tools
+from delivery import access, helm, notify, record, tools
 from delivery.change import Canary, Change
 from delivery.record import Entry, Result
 
@@ -69,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--compare", default="", metavar="WORDS", help="its options for Prometheus, as one word")
         command.add_argument("--soak-s", type=float, default=120.0, help="how long it looks (default: %(default)s)")
         command.add_argument("--log", type=Path, default=Path("deploy-log.json"), help="default: %(default)s")
+    commands.add_parser("kubeconfig", help="write $KUBECONFIG, from KUBE_SERVER, KUBE_CA, KUBE_AUDIENCE or KUBE_CONFIG")
+    commands.add_parser("token", help="print the run's identity as a credential: for kubectl and helm")
     told = commands.add_parser("notify", help="send a test message; fails when a service does not take it")
     told.set_defaults(release="test", environment="test", version="", set_string=[])
     return top
@@ -103,6 +105,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     asked = parser().parse_args(argv)
     if asked.command == "notify":
         return 0 if notify.tell(entry_of(asked, environ, time.time()), environ, _warn) else EX_BAD
+    if asked.command in {"kubeconfig", "token"}:
+        return reach(asked.command, environ)
     release = helm.Helm(asked.release, asked.namespace, tools.run, asked.timeout_s)
     if asked.command == "releases":
         try:
@@ -112,6 +116,19 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
             return EX_BAD
         return 0
     return change(asked, release, environ)
+
+
+def reach(command: str, environ: Mapping[str, str]) -> int:
+    """Open the way to the cluster."""
+    try:
+        if command == "token":
+            print(access.token(environ))
+        else:
+            access.write_kubeconfig(environ)
+    except access.NoAccess as exc:
+        print(f"delivery: {exc}", file=sys.stderr)
+        return EX_BAD
+    return 0
 
 
 def change(asked: argparse.Namespace, release: helm.Helm, environ: Mapping[str, str]) -> int:

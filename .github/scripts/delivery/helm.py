@@ -89,6 +89,8 @@ def parse(text: str) -> tuple[Revision, ...]:
     """Read `helm history --output json`. Raises HelmError."""
     try:
         entries = json.loads(text)
+        if not isinstance(entries, list):
+            raise HelmError("helm's history cannot be read: it is no list")
         return tuple(
             Revision(
                 number=int(entry["revision"]),
