@@ -12,4 +12,4 @@ exec "${PYTHON:-python3}" -m delivery deploy \
   --set-string "gateway.image.digest=$GATEWAY_DIGEST" \
   --set-string "engine.image.repository=ghcr.io/${GITHUB_REPOSITORY,,}/engine" \
   --set-string "engine.image.digest=$ENGINE_DIGEST" \
-  --canary "$canary" --compare "$compare" --soak-s "${SOAK_S:-120}"
+  ${ALLOW_OLDER:+--allow-older} --canary "$canary" --compare "$compare" --soak-s "${SOAK_S:-120}"

@@ -185,6 +185,39 @@ def test_what_cannot_be_recovered_is_said(cluster, delivery):
     assert "cannot be recovered: Error: no such host" in entry["reason"]
 
 
+def test_a_release_that_was_overtaken_does_not_go_back(cluster, delivery):
+    cluster.released("superseded", "deployed")
+    words = [*DEPLOY[:-1], "v0.1.9"]
+    code, entry = delivery(*words)
+    assert (code, entry["reason"]) == (1, "v0.2.0 serves already, which is newer than v0.1.9")
+    assert cluster.verbs() == []
+    code, _ = delivery(*words, "--allow-older")
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("served", "mine", "newer"),
+    [
+        ("0.2.0-main.9 abc", "0.2.0-main.8", True),
+        ("0.2.0-main.9 abc", "0.2.0-main.9", False),
+        ("0.2.0-main.9 abc", "0.2.0-main.10", False),
+        ("0.2.0 abc", "0.2.0-main.10", True),
+        ("0.2.0-main.9 abc", "0.2.0", False),
+        ("v0.10.0 abc", "v0.9.0", True),
+        ("Rollback to 3: 0.2.0-main.7 abc", "0.2.0-main.8", False),
+        ("Rollback to 3: 0.2.0-main.9 abc", "0.2.0-main.8", True),
+        ("Install complete", "0.2.0", False),
+        ("0.2.0 abc", "", False),
+    ],
+)
+def test_which_of_two_versions_is_newer(served, mine, newer):
+    assert bool(helm.overtaken(history(("deployed", served)), mine)) is newer
+
+
+def test_nothing_is_newer_than_a_first_release():
+    assert helm.overtaken((), "0.1.0") is None
+
+
 def test_errors_and_p99_are_compared_after_a_deployment_only(cluster, delivery):
     cluster.released("deployed")
     cluster.write(script={"canary": ["slow"]})

@@ -238,3 +238,11 @@ def test_the_scripts_run_by_their_path_on_a_bare_python(words, tmp_path):
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["delivery", "serving.canary"])
+def test_the_tools_of_a_deployment_need_no_installed_package(module, tmp_path):
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / '.github' / 'scripts'}:{ROOT}"}
+    argv = [sys.executable, "-S", "-m", module, "--help"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -105,7 +105,12 @@ class TestCluster:
     def test_deploy_hands_on_the_exit_code(self, cluster, environ):
         cluster.released("deployed")
         cluster.write(script={"canary": ["blind"], "helm rollback": ["away"]})
-        assert run("deploy-cluster.sh", env=environ).returncode == 3
+        assert run("deploy-cluster.sh", env=environ | {"ALLOW_OLDER": "yes"}).returncode == 3
+
+    def test_a_release_that_was_overtaken_is_not_deployed_unless_a_person_asks(self, cluster, environ):
+        cluster.released("deployed")
+        assert run("deploy-cluster.sh", env=environ | {"ALLOW_OLDER": ""}).returncode == 1
+        assert cluster.verbs() == []
 
     def test_rollback_goes_where_it_is_told(self, cluster, environ):
         cluster.released("superseded", "deployed")

@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--set-string", action="append", default=[], metavar="KEY=VALUE", help="such as gateway.image.digest=sha256:…"
     )
     deploy.add_argument("--version", default="", help="what is deployed, for people")
+    deploy.add_argument("--allow-older", action="store_true", help="also when what serves is newer")
     back = commands.add_parser("rollback", help="go to a kept release, canary, return if it is no better")
     back.add_argument("--to", required=True, help="revision, version or commit")
     back.set_defaults(version="", set_string=[])
@@ -146,7 +147,7 @@ def change(asked: argparse.Namespace, release: helm.Helm, environ: Mapping[str, 
             words = [word for file in asked.values for word in ("--values", file)]
             words += [word for pair in asked.set_string for word in ("--set-string", pair)]
             words += ["--version", asked.chart_version] if asked.chart_version else []
-            attempt.deploy(asked.chart, words)
+            attempt.deploy(asked.chart, words, allow_older=asked.allow_older)
         else:
             attempt.roll_back(asked.to)
     except Cancelled:

@@ -55,10 +55,16 @@ class Change:
     run: Callable[[list[str], float], Done]
     clock: Callable[[], float] = time.time
 
-    def deploy(self, chart: str, words: Sequence[str]) -> Result:
+    def deploy(self, chart: str, words: Sequence[str], *, allow_older: bool = True) -> Result:
         """Install or upgrade, look, keep it or go back."""
         description = f"{self.entry.version} {self.entry.commit[:12]}".strip()
-        return self._carry_out(lambda _: ("upgrade", lambda: self.helm.upgrade(chart, words, description)))
+
+        def choose(history: Sequence[Revision]) -> tuple[str, Callable[[], Done]]:
+            if not allow_older and (newer := helm.overtaken(history, self.entry.version)):
+                raise LookupError(f"{newer} serves already, which is newer than {self.entry.version}")
+            return "upgrade", lambda: self.helm.upgrade(chart, words, description)
+
+        return self._carry_out(choose)
 
     def roll_back(self, wanted: str) -> Result:
         """Go to a kept revision, look; if that one is no better, return."""
