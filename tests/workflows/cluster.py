@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+COMMON = {"--namespace", "--timeout", "--wait", "--description", "--cleanup-on-fail", "--history-max"}
+FLAGS = {
+    # Those of ours that helm 4.3.1 has, from its --help: a flag that is made up or gone fails as it would there.
+    "helm history": ["--namespace", "--max", "--output"],
+    "helm upgrade": sorted(COMMON | {"--install", "--values", "--set-string", "--version"}),
+    "helm rollback": sorted(COMMON),
+    "helm uninstall": ["--namespace", "--timeout", "--wait"],
+}
 PROGRAM = """#!{python} -IS
 import json, pathlib, sys, time
 home, name, argv = pathlib.Path({home!r}), pathlib.Path(sys.argv[0]).name, sys.argv[1:]
@@ -20,9 +28,12 @@ stdin = sys.stdin.read() if "-" in argv else ""
 with (home / "calls").open("a") as calls:
     calls.write(json.dumps([name, *argv]) + "\\n")
 state = json.loads((home / "state").read_text())
-history, script = state["history"], state["script"]
+history, script, flags = state["history"], state["script"], {flags!r}
 verb = argv[0] if name != "kubectl" else next(word for word in argv if word in ("create", "get", "delete"))
 key = f"{{name}} {{verb}}" if name != "canary" else "canary"
+unknown = [word for word in argv if word.startswith("--") and word not in flags.get(key, [word])]
+if unknown:
+    sys.exit("Error: unknown flag: " + unknown[0])
 how = script.get(key, [])
 now = how.pop(0) if how else "ok"
 
@@ -94,7 +105,7 @@ class Cluster:
         self.bin.mkdir(parents=True)
         for name in ("helm", "kubectl", "canary"):
             program = self.bin / name
-            program.write_text(PROGRAM.format(python=sys.executable, home=str(self.home)))
+            program.write_text(PROGRAM.format(python=sys.executable, home=str(self.home), flags=FLAGS))
             program.chmod(0o755)
         (self.home / "calls").touch()
         self.write(history=[], script={}, entries=[], listed=[], now="2026-11-22T08:00:00.000000001Z")
