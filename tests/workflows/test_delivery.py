@@ -395,6 +395,25 @@ def alive(pid):
         return False
 
 
+def test_a_tool_that_fails_itself_says_so_and_needs_a_person(cluster, delivery, monkeypatch, receiver):
+    def fail(*_, **__):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(change.Change, "deploy", fail)
+    code, entry = delivery(*DEPLOY, NOTIFY_SLACK_URL=f"{receiver.url}/slack")
+    assert (code, entry["result"]) == (cli.EX_PERSON, "unknown")
+    assert "a fault of ours" in entry["reason"]
+    assert "look now" in receiver.taken["slack"][-1]["text"]
+
+
+def test_a_canary_report_that_was_cut_off_changes_no_decision(cluster, delivery):
+    cluster.released("deployed")
+    cluster.write(script={"canary": ["cut"]})
+    code, entry = delivery(*DEPLOY)
+    assert (code, entry["result"]) == (1, "rolled_back")
+    assert "canary" not in entry["canary"]
+
+
 def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path):
     done = tools.run(["sh", "-c", f"sleep 300 & echo $! > {tmp_path}/child; wait"], 0.5)
     assert done.code == tools.EX_TIMEOUT

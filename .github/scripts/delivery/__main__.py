@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 EX_BAD, EX_PERSON = 1, 3
-CODES = {Result.SUCCEEDED: 0, Result.ROLLBACK_FAILED: EX_PERSON}
+CODES = {Result.SUCCEEDED: 0, Result.ROLLBACK_FAILED: EX_PERSON, Result.UNKNOWN: EX_PERSON}
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 
 EPILOG = """\
@@ -28,7 +29,7 @@ exit codes:
   0    it serves, and sees
   1    it does not: nothing was changed, or the release before serves again; or it was cancelled
   2    the command line is wrong
-  3    the way back failed, too: a person is needed
+  3    the way back failed, too, or this tool did: a person is needed
 
 environment:
   CANARY_API_KEY                      the key that the canary asks with
@@ -141,8 +142,8 @@ def change(asked: argparse.Namespace, release: helm.Helm, environ: Mapping[str, 
     attempt = Change(release, canary, entry, tools.run)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _cancel)
-    notify.tell(entry, environ, _warn)
     try:
+        notify.tell(entry, environ, _warn)
         if asked.command == "deploy":
             words = [word for file in asked.values for word in ("--values", file)]
             words += [word for pair in asked.set_string for word in ("--set-string", pair)]
@@ -152,12 +153,15 @@ def change(asked: argparse.Namespace, release: helm.Helm, environ: Mapping[str, 
             attempt.roll_back(asked.to)
     except Cancelled:
         entry.result, entry.reason = Result.CANCELLED, "stopped from outside; the next run recovers the release"
+    except Exception as exc:  # noqa: BLE001  # the outermost rescue: whatever it is, people are told
+        traceback.print_exc()
+        entry.result, entry.reason = Result.UNKNOWN, f"the tool itself failed: {exc!r}"
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         # The entry comes first: whatever follows may be cut short.
         entry.finished_at, entry.seconds = record.stamp(time.time()), round(time.time() - began, 1)
         record.write(entry, asked.log)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
         notify.tell(entry, environ, _warn)
         if fault := record.keep_in_cluster(entry, asked.namespace, tools.run):
             _warn(f"the deploy log is not in the cluster, only in {asked.log}: {fault}")

@@ -6,6 +6,7 @@ the failure; and one way back, for a release that does not start and for one tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -143,8 +144,9 @@ class Change:
         done = self._step(name, lambda: self.run(argv, self.canary.soak_s + CANARY_BEYOND_S))
         print(done.out, end="", flush=True)
         if report and report.is_file():
-            found = json.loads(report.read_text(encoding="utf-8"))
-            self.entry.canary[name] = {key: found.get(key) for key in ("golden", "reasons", "now", "before")}
+            with contextlib.suppress(ValueError):  # cut off, as when the canary was stopped
+                found = json.loads(report.read_text(encoding="utf-8"))
+                self.entry.canary[name] = {key: found.get(key) for key in ("golden", "reasons", "now", "before")}
         return done
 
     def _newest(self) -> int | None:

@@ -21,6 +21,7 @@ TITLES = {
     Result.FAILED: "FAILED, nothing was changed",
     Result.ROLLED_BACK: "FAILED and was rolled back",
     Result.ROLLBACK_FAILED: "FAILED, AND SO DID THE ROLLBACK: look now",
+    Result.UNKNOWN: "ended in a way that is not known: look now",
     Result.CANCELLED: "was cancelled: run it again",
 }
 

@@ -29,6 +29,8 @@ class Result(StrEnum):
     ROLLED_BACK = "rolled_back"
     ROLLBACK_FAILED = "rollback_failed"
     """A person is needed."""
+    UNKNOWN = "unknown"
+    """The tool itself failed; a person is needed."""
     CANCELLED = "cancelled"
     """Stopped from outside; the next run recovers the release."""
 
