@@ -54,7 +54,7 @@ gateway=$("$container" run --detach --network host --read-only --tmpfs /tmp --ca
   "$GATEWAY_IMAGE")
 
 for _ in $(seq 60); do
-  curl --silent --fail --output /dev/null "http://127.0.0.1:$port/health" && break
+  curl --silent --fail --output /dev/null "http://127.0.0.1:$port/readyz" && break
   sleep 1
 done
 "$python" -m serving.canary --base-url "http://127.0.0.1:$port/v1" --set demo

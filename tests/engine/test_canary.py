@@ -8,6 +8,8 @@ import pytest
 
 from serving.canary import __main__ as cli
 
+pytestmark = pytest.mark.timeout(300)  # whoever asks first for the demo waits for its start
+
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch):
