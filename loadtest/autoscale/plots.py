@@ -7,7 +7,7 @@ import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SEED = 1
 COLD_STARTS_S = (30, 60, 90, 120, 180, 240, 300)
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "autoscaling",  # the same plot is the same file
     "svg.fonttype": "none",  # text stays text
     "axes.spines.top": False,
