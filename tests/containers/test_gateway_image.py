@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.containers.conftest import GATEWAY_USER, VERSION
 from tests.support import images
-from tests.support.containers import HARDENED, ROOT, inspected, mounted, podman, started
+from tests.support.containers import HARDENED, LIMITS, ROOT, inspected, mounted, podman, started
 from tests.support.engine import DONE, chunk
 from tests.support.gateway import KEY
 from tests.support.pictures import data_url, png, question
@@ -163,5 +163,5 @@ class TestWhatItDoes:
             assert "keys create" in container.log
 
     def test_its_other_commands_run_too(self, gateway_image):
-        out = podman("run", "--rm", "--network", "none", *HARDENED, gateway_image, "--version")
+        out = podman("run", "--rm", "--network", "none", *LIMITS, *HARDENED, gateway_image, "--version")
         assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", out)
