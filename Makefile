@@ -47,6 +47,15 @@ system: ## Install the Debian packages that the tests need
 	echo "system: installing$$missing"; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
+.PHONY: system-images
+system-images: ## Install the Debian packages that `make images` needs
+	@missing=; for tool in podman buildah runc debootstrap; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "Install first: sudo apt-get install$$missing"; exit 1; fi; \
+	command -v apt-get >/dev/null || { echo "Install first:$$missing"; exit 1; }; \
+	echo "system-images: installing$$missing"; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+
 ## ---- the demo ------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -65,6 +74,14 @@ demo-eval: setup ## Ask the running demo about 500 unseen scenes and print the t
 
 .PHONY: test
 test: system setup engine lint types layers verify verify-engine pytest ## Everything; CI runs exactly this
+
+.PHONY: images
+images: system-images setup ## Build the images of gateway and CPU engine, run them, look into them (root; 10 GB of disk)
+	@$(PY) -m pytest $(ARGS) tests/containers
+
+.PHONY: image-gateway
+image-gateway: system-images setup ## The same for the gateway's image alone (root)
+	@$(PY) -m pytest $(ARGS) tests/containers/test_gateway_image.py
 
 .PHONY: photos
 photos: setup ## Install the real photographs that tests and benchmarks use
@@ -88,7 +105,7 @@ pytest: setup engine photos ## All tests with branch coverage
 	@# Two at once: the engine's tests mostly wait for engines to start, which one core does.
 	@$(PY) -m coverage run -m pytest $(ARGS) tests/engine >.engine-tests.log 2>&1 & engine=$$!; \
 	trap "kill $$engine 2>/dev/null || true" EXIT; failed=0; \
-	$(PY) -m coverage run -m pytest $(ARGS) --ignore tests/engine --ignore tests/pressure || failed=1; \
+	$(PY) -m coverage run -m pytest $(ARGS) --ignore tests/engine --ignore tests/pressure --ignore tests/containers || failed=1; \
 	echo "pytest: waiting for the tests with real vLLM"; \
 	wait $$engine || failed=1; cat .engine-tests.log; exit $$failed
 	@$(PY) -m coverage combine --quiet
@@ -160,16 +177,23 @@ generate: setup ## Write the generated parts of the documents
 	@$(PY) -m serving.profile_table --write docs/serving.md
 	@$(PY) -m serving.canary.draw --write
 
+.PHONY: autoscale-sim
+autoscale-sim: setup ## Simulate the autoscaling policies: tables and plots of docs/autoscaling.md
+	@$(PY) -m loadtest.autoscale.report --write docs/autoscaling.md
+	@$(PY) -m loadtest.autoscale.plots docs/autoscaling
+
 .PHONY: verify
 verify: setup ## The generated parts are in step with the code
 	@$(PY) -m gateway settings --check README.md README.zh.md
 	@$(PY) -m serving.capacity.overview --check docs/capacity.md
 	@$(PY) -m serving.profile_table --check docs/serving.md
 	@$(PY) -m serving.canary.draw --check
+	@$(PY) -m loadtest.autoscale.report --check docs/autoscaling.md
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew and write the lock files
 	@$(UV) pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/gateway.lock
+	@$(UV) requirements/build.in --only-binary :all: --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/build.lock
 	@$(UV) pyproject.toml --group dev --extra weights --extra gpu --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
 	@$(UV) requirements/engine.in --overrides requirements/engine.in --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_31 --only-binary :all: --no-annotate --no-header -o requirements/engine.lock
