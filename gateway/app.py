@@ -19,6 +19,7 @@ from gateway.audit import Audit, sink_of
 from gateway.auth import AddressGate, KeyGate
 from gateway.body import BodyReader
 from gateway.cache import ResponseCache
+from gateway.drain import ClosingConnections, Drain
 from gateway.errors import GatewayError, UnknownPath, body_of
 from gateway.flights import Flights
 from gateway.images import ContentCache, ImageFetcher, MemoryGate
@@ -47,10 +48,8 @@ from gateway.telemetry import (
     configure_logging,
     watch_loop_lag,
 )
-from gateway.upstream.client import AiohttpClient
-from gateway.upstream.dispatch import Upstream, engine_headers
-from gateway.upstream.endpoints import Endpoints
-from gateway.upstream.probe import Prober
+from gateway.upstream.assembly import endpoints_of, upstream_of
+from gateway.upstream.discovery import resolve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -62,6 +61,8 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
     from gateway.stores import Store
     from gateway.upstream.client import EngineClient
+    from gateway.upstream.discovery import Resolve
+    from gateway.upstream.dispatch import Upstream
 
 IMAGE_CACHE_LARGEST_SHARE = 8
 """A fetched picture above 1/8 of the memory for them would push out too many others."""
@@ -74,23 +75,30 @@ def create_app(
     *,
     client: EngineClient | None = None,
     image_address_allowed: AddressPolicy = is_public,
+    look_up: Resolve = resolve,
+    on_sigterm: bool = False,
 ) -> FastAPI:
-    """The whole gateway for one worker process.
+    """The whole gateway for one worker process; `on_sigterm` says that the process is its own, to drain by signal.
 
     The seams are for tests: `client` speaks to the engines, `image_address_allowed` says which addresses pictures may
-    be fetched from.
+    be fetched from, `look_up` resolves the engines' names.
     """
+    drain = Drain()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
-            app.state.pipeline = await _pipeline(settings, client, image_address_allowed, held)
+            app.state.pipeline = await _pipeline(settings, client, image_address_allowed, look_up, held)
+            if on_sigterm:
+                drain.on_sigterm(settings.drain_delay_s)
             yield
 
     app = FastAPI(
         title="Qwen3-VL gateway", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
+    app.state.drain = drain
     app.add_middleware(HotPath, pipeline=lambda: app.state.pipeline)
+    app.add_middleware(ClosingConnections, drain=drain)
 
     @app.get("/healthz", summary="Whether this process runs")
     @app.get("/health", summary="The same")
@@ -99,6 +107,8 @@ def create_app(
 
     @app.get("/readyz", summary="Whether an engine can answer")
     async def readyz() -> JSONResponse:
+        if drain.begun:
+            return JSONResponse({"status": "draining"}, status_code=503)
         if await app.state.pipeline.upstream.ready():
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "no engine is ready"}, status_code=503)
@@ -117,12 +127,16 @@ def _rendered(error: GatewayError) -> JSONResponse:
 
 
 async def _pipeline(
-    settings: Settings, client: EngineClient | None, address_allowed: AddressPolicy, held: AsyncExitStack
+    settings: Settings,
+    client: EngineClient | None,
+    address_allowed: AddressPolicy,
+    look_up: Resolve,
+    held: AsyncExitStack,
 ) -> Pipeline:
     keys = KeyFile(settings.keys_file, on_reload=lambda outcome: KEYS_RELOADED.labels(outcome).inc())
     _background(keys.watch(), held)
     _background(watch_loop_lag(), held)
-    admission, upstream = _engines(settings, client, held)
+    admission, upstream = _engines(settings, client, look_up, held)
     memory = MemoryStore(settings.cache_max_bytes)
     CACHE_BYTES.set_function(lambda: memory.bytes_used)
     store = _shared(settings, memory)
@@ -159,16 +173,11 @@ async def _pipeline(
     )
 
 
-def _engines(settings: Settings, client: EngineClient | None, held: AsyncExitStack) -> tuple[Admission, Upstream]:
-    if client is None:
-        client = AiohttpClient(
-            connect_timeout_s=settings.engine_connect_timeout_s, idle_timeout_s=settings.engine_idle_timeout_s
-        )
-    held.push_async_callback(client.aclose)
-    endpoints = Endpoints(settings.engines)
-    headers = engine_headers(settings.engine_api_key.get_secret_value() if settings.engine_api_key else None)
-    probed = settings.engine_probe_interval_s > 0
-    fewest = 0 if settings.hold_without_engine and probed else 1
+def _engines(
+    settings: Settings, client: EngineClient | None, look_up: Resolve, held: AsyncExitStack
+) -> tuple[Admission, Upstream]:
+    endpoints = endpoints_of(settings)
+    fewest = 0 if settings.hold_without_engine and settings.engine_probe_interval_s > 0 else 1
     admission = Admission(
         lambda: settings.engine_max_in_flight * max(fewest, endpoints.well()),
         holds=not fewest,
@@ -179,17 +188,7 @@ def _engines(settings: Settings, client: EngineClient | None, held: AsyncExitSta
             "bulk": settings.queue_bulk_s,
         },
     )
-    if probed:
-        prober = Prober(
-            client,
-            headers,
-            interval_s=settings.engine_probe_interval_s,
-            timeout_s=settings.engine_probe_timeout_s,
-            on_restore=admission.wake,
-        )
-        for endpoint in endpoints.all:
-            _background(prober.watch(endpoint), held)
-    return admission, Upstream(client, endpoints, headers, probed=probed)
+    return admission, upstream_of(settings, client, endpoints, admission.wake, look_up, held)
 
 
 def _metering(settings: Settings, held: AsyncExitStack) -> Metering:
@@ -294,4 +293,4 @@ def from_environment() -> FastAPI:
     """Application factory of a worker process."""
     settings = load()
     configure_logging(settings.log_level)
-    return create_app(settings)
+    return create_app(settings, on_sigterm=True)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import socket
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from gateway.settings import PREFIX
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from gateway.settings import Settings
 
 EX_CONFIG = 78
 EX_BUSY = 3
 """What uvicorn ends with when the API's port is in use."""
+WORKERS_STOP_S = 0.5
+"""From the end of a worker's delay until it listens no more, at most; uvicorn looks ten times a second."""
 
 
 def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; requests in flight then have `shutdown_grace_s` to finish."""
+    """Run until SIGTERM or SIGINT: unready for `drain_delay_s`, then `drain_timeout_s` for requests in flight."""
     for stop in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has drained: a clean end is exit code 0, not death by signal.
         signal.signal(stop, lambda *_: sys.exit(0))
@@ -68,7 +76,7 @@ def _run(settings: Settings) -> int:
         )
         return EX_BUSY
     try:
-        uvicorn.run(
+        config = uvicorn.Config(
             "gateway.app:from_environment",
             factory=True,
             host=settings.host,
@@ -83,8 +91,34 @@ def _run(settings: Settings) -> int:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
         )
+        if settings.workers > 1:
+            _run_workers(config, settings.drain_delay_s)
+            return 0
+        server = uvicorn.Server(config)
+        server.run()
+        return 0 if server.started else EX_BUSY
     finally:
         metrics.shutdown()
-    return 0
+
+
+def _run_workers(config: uvicorn.Config, drain_delay_s: float) -> None:
+    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - after PROMETHEUS_MULTIPROC_DIR
+
+    class Workers(Multiprocess):
+        """uvicorn's, but that it stops listening with its workers."""
+
+        def terminate_all(self) -> None:
+            super().terminate_all()
+            # The port is this process's as well: while it stays open here, the kernel accepts connections that no
+            # worker will ever answer. It closes a moment after the workers have stopped to look at it.
+            over = time.monotonic() + drain_delay_s + WORKERS_STOP_S
+            while time.monotonic() < over and any(worker.exitcode is None for worker in self.processes):
+                time.sleep(0.05)
+            for listener in self.sockets:
+                with suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
+                listener.close()
+
+    Workers(config, sockets=[config.bind_socket()]).run()

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.address import parse_networks
 from gateway.images.hosts import HostAllowList
+from gateway.upstream.names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,12 +39,31 @@ class Settings(BaseSettings):
     metrics_port: int = Field(9090, ge=1, le=65535, description="Port of `/metrics`, apart from the API's.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes. One fills one core.")
     engines: CommaSeparated = Field(
-        ("http://127.0.0.1:8000",), description="Base URLs of the vLLM servers, comma-separated, without `/v1`."
+        ("http://127.0.0.1:8000",),
+        description="Base URLs of the vLLM servers, comma-separated, without `/v1`; `dns+http://name:port` stands for "
+        "all addresses of a name.",
+    )
+    engine_dns_interval_s: float = Field(
+        5.0, gt=0, description="How often the names of `dns+http` engines are looked up."
+    )
+    engine_choice: Literal["affinity", "least-in-flight"] = Field(
+        "affinity",
+        description="Which engine is asked: one that has seen the picture or the conversation, or the least busy.",
+    )
+    engine_load_factor: float = Field(
+        1.25, ge=1, description="An engine gets at most so many times the mean load by affinity."
     )
     engine_api_key: SecretStr | None = Field(None, description="Key that vLLM expects (its `VLLM_API_KEY`).")
     engine_connect_timeout_s: float = Field(2.0, gt=0, description="Longest wait for a connection to an engine.")
-    engine_idle_timeout_s: float = Field(
-        300.0, gt=0, description="Longest silence of an engine, before the first byte or between two."
+    engine_first_token_timeout_s: float = Field(
+        120.0, gt=0, description="Longest wait for the first token of a stream, the engine's own queue included."
+    )
+    engine_idle_timeout_s: float = Field(60.0, gt=0, description="Longest silence between two tokens of a stream.")
+    engine_answer_timeout_s: float = Field(
+        600.0, gt=0, description="Longest wait for a whole answer that is not streamed."
+    )
+    engine_retry_ratio: float = Field(
+        0.2, ge=0, le=1, description="Share of the requests that may be asked of another engine; 0: none is."
     )
     engine_probe_interval_s: float = Field(
         2.0, ge=0, description="How often each engine is asked for one token; 0 switches that off."
@@ -128,7 +148,10 @@ class Settings(BaseSettings):
     audit_file: Path | None = Field(None, description="File of the records, one JSON line each; stdout when empty.")
     audit_max_bytes: int = Field(100 * MIB, ge=MIB, description="The audit file is rotated at this size.")
     audit_backups: int = Field(10, ge=1, description="Rotated audit files that are kept.")
-    shutdown_grace_s: float = Field(120.0, ge=0, description="Time for requests in flight after SIGTERM.")
+    drain_delay_s: float = Field(
+        5.0, ge=0, description="Time after SIGTERM in which it is unready but still answers: load balancers notice."
+    )
+    drain_timeout_s: float = Field(120.0, ge=0, description="Time after that for requests in flight.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
     @field_validator("engines", "allowed_cidrs", "trusted_proxies", "image_allowed_hosts", mode="before")
@@ -143,12 +166,15 @@ class Settings(BaseSettings):
     def _engines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("names no engine; give at least one, for example http://127.0.0.1:8000")
+        value = tuple(url.rstrip("/") for url in value)
         for url in value:
-            if not url.startswith(("http://", "https://")):
+            if url.startswith("dns+"):
+                name_of(url)
+            elif not url.startswith(("http://", "https://")):
                 raise ValueError(f"{url!r} is no http(s) URL")
-            if url.rstrip("/").endswith("/v1"):
+            if url.endswith("/v1"):
                 raise ValueError(f"{url!r} ends in /v1; give the base URL without it")
-        return tuple(url.rstrip("/") for url in value)
+        return value
 
     @field_validator("allowed_cidrs")
     @classmethod

@@ -1,4 +1,4 @@
-"""Server-sent events from engine to client, as they come: no event is parsed but the first, none is held back.
+"""Server-sent events from engine to client, as they come: no event is parsed but the first, none is held back after it.
 
 A stream that breaks after its status has gone out ends with an error event in OpenAI's shape.
 """
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 EVENT_END = b"\n\n"
 ERROR_START = b'data: {"error"'
 DONE = b"data: [DONE]"
+ABORTED = b'"finish_reason":"abort"'
+"""How an engine that stops says that it has given a request up. In a text of the model the quotes would be escaped."""
+ROLE = b'"role":"assistant"'
 TAIL_BYTES = 64
 """Enough of the end of a stream to see `[DONE]` and whether an event is complete."""
 MAX_FIRST_EVENT_BYTES = 1024 * 1024
@@ -45,26 +48,47 @@ def refusal(status: int, body: bytes) -> GatewayError:
     )
 
 
-async def first_event(chunks: AsyncIterator[bytes]) -> bytes:
-    """Bytes up to the end of the first event that is no comment, or all there is.
+class Aborted(Exception):
+    """The engine gave the request up before its answer; another one may be asked."""
 
-    A request that vLLM refuses after preprocessing comes as an error event behind status 200: raises what it says, so
-    that the client gets the right status.
+
+async def first_event(chunks: AsyncIterator[bytes]) -> bytes:
+    """Bytes up to the end of the first event that says something, or all there is.
+
+    Comments say nothing, nor does the event that names the assistant's role: vLLM sends it together with the first
+    token. A request that vLLM refuses after preprocessing comes as an error event behind status 200: raises what it
+    says, so that the client gets the right status. Raises Aborted when the engine has given the request up.
     """
     head = b""
+    start = 0
     async for chunk in chunks:
         head += chunk
-        start = 0
-        while head.startswith(b":", start) and (end := head.find(EVENT_END, start)) >= 0:
+        while (end := head.find(EVENT_END, start)) >= 0:
+            if _tells(head[start:end]):
+                return head
             start = end + len(EVENT_END)
-        if head.find(EVENT_END, start) >= 0 and not head.startswith(b":", start):
-            if head.startswith(ERROR_START, start):
-                event = head[start : head.index(EVENT_END, start)]
-                raise _error_of(event.removeprefix(b"data: "))
-            return head
         if len(head) > MAX_FIRST_EVENT_BYTES:
             break
     return head
+
+
+def _tells(event: bytes) -> bool:
+    if event.startswith(b":"):
+        return False
+    if event.startswith(ERROR_START):
+        raise _error_of(event.removeprefix(b"data: "))
+    if ABORTED in event:
+        raise Aborted
+    return ROLE not in event or not _only_role(event.removeprefix(b"data: "))
+
+
+def _only_role(data: bytes) -> bool:
+    try:
+        choices = orjson.loads(data)["choices"]
+        said = [choice.get("finish_reason") or not choice["delta"].keys() <= {"role", "content"} for choice in choices]
+        return not any(said) and not any(choice["delta"].get("content") for choice in choices)
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return False
 
 
 def _error_of(data: bytes) -> GatewayError:

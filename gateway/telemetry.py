@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import logging.config
+import math
+import os
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20
 """From a cache hit to a long generation."""
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 """50 ms is where a client would notice."""
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+"""Several workers count in files; prometheus-client decides that at its import."""
 STEP_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 """From a key lookup to a generation."""
 
@@ -48,6 +52,9 @@ ENGINE_UP = Gauge(
     multiprocess_mode="livemin",
 )
 ENGINE_FAILURES = Counter("gateway_engine_failures", "Attempts that an engine failed.", ("engine", "cause"))
+ENGINE_RETRIES = Counter("gateway_engine_retries", "Times another engine was asked, by why.", ("cause",))
+RETRIES_REFUSED = Counter("gateway_engine_retries_refused", "Retries that the budget did not allow.")
+DNS_FAILURES = Counter("gateway_engine_dns_failures", "Look-ups of engines' names that failed; the known ones stayed.")
 DISCONNECTS = Counter(
     "gateway_client_disconnects", "Clients that left before their answer was complete.", ("operation",)
 )
@@ -127,6 +134,15 @@ class StepTimer:
     def server_timing(self) -> bytes:
         """The `Server-Timing` header (W3C): steps so far in milliseconds."""
         return ", ".join(f"{name};dur={spent * 1000:.2f}" for name, spent in self.steps).encode()
+
+
+def forget_engine(url: str) -> None:
+    """Drop the gauges of an engine whose address is gone for good."""
+    for gauge in (ENGINE_UP, ENGINE_IN_FLIGHT):
+        if MULTIPROCESS:
+            gauge.labels(url).set(math.nan)  # From the files that workers share nothing can be removed.
+        else:
+            gauge.remove(url)
 
 
 async def watch_loop_lag(interval_s: float = 0.05) -> None:

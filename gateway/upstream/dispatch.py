@@ -1,112 +1,163 @@
-"""Prepared to Reply: sends a request to an engine, tries another when one cannot be reached, tells errors apart."""
+"""Prepared to Reply: sends a request to an engine, asks another while nothing has gone to the client, tells errors."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.errors import EngineMisbehaved, EngineUnavailable
-from gateway.sse import first_event, refusal, relay
-from gateway.stages import EVENT_STREAM, JSON, Operation, Reply, Scheduled
+from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout
+from gateway.sse import ABORTED, Aborted, first_event, refusal, relay
+from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
 from gateway.telemetry import ENGINE_FAILURES
+from gateway.upstream.affinity import affinity_key
 from gateway.upstream.client import EngineUnreachable
 from gateway.upstream.endpoints import Ejected
+from gateway.upstream.retries import AskAnother, Attempts, judged, unavailable
+from gateway.upstream.silence import attended
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
-    from gateway.telemetry import StepTimer
+    from gateway.stages import Scheduled
     from gateway.upstream.client import EngineClient, EngineResponse
     from gateway.upstream.endpoints import Endpoint, Endpoints
+    from gateway.upstream.retries import RetryBudget
 
 OK = 200
-MAX_LOST = 2
-"""Attempts that may end with a connection closed before an answer: the request itself may be what kills engines."""
+DRAINS = frozenset({"connect", "stopping", "abort"})
+"""Failures after which an engine gets nothing new until a probe finds that it generates."""
 SHOWN_OF_MODEL = ("id", "object", "created", "owned_by", "max_model_len")
 """What /v1/models shows of a model; vLLM's `root` is a path on the engine's disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an engine may take, in seconds; the time for a connection is the client's."""
+
+    first_token_s: float
+    """From sending to the first event of a stream."""
+    idle_s: float
+    """Between two events of a stream."""
+    answer_s: float
+    """From sending to the last byte of an answer that is not streamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an engine is asked."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    stream: bool
+    limit_s: float
+    """Until there is something to pass on."""
 
 
 class Upstream:
     """The engines as one."""
 
-    def __init__(self, client: EngineClient, endpoints: Endpoints, headers: Mapping[str, str], *, probed: bool) -> None:
+    def __init__(
+        self,
+        client: EngineClient,
+        endpoints: Endpoints,
+        headers: Mapping[str, str],
+        *,
+        patience: Patience,
+        budget: RetryBudget,
+        probed: bool,
+    ) -> None:
         """`headers` go with every request to an engine; `probed` says that a Prober brings engines back."""
         self._client = client
         self._endpoints = endpoints
         self._headers = headers
+        self._patience = patience
+        self._budget = budget
         self._probed = probed
 
     async def send(self, scheduled: Scheduled) -> Reply:
         """The engine's answer: whole, or a stream whose first event has been seen.
 
-        Raises EngineRefused with the engine's status, EngineUnavailable when none can be reached, EngineMisbehaved.
-        The reply's `release` gives back the engine's slot and connection.
+        Raises EngineRefused with the engine's status, EngineUnavailable when none can be reached, EngineTimeout,
+        EngineMisbehaved. The reply's `release` gives back the engine's slot and connection.
         """
-        prepared = scheduled.prepared
-        parsed = prepared.keyed.located.parsed
-        raw = parsed.identified.allowed.raw
+        located = scheduled.prepared.keyed.located
+        raw = located.parsed.identified.allowed.raw
         operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
-        method = "GET" if operation is Operation.MODELS else "POST"
+        models = operation is Operation.MODELS
         headers = {**self._headers, "x-request-id": raw.id}
+        payload = scheduled.prepared.payload or None
+        stream = located.parsed.stream
+        limit_s = self._patience.first_token_s if stream or models else self._patience.answer_s
+        call = Call("GET" if models else "POST", operation.value, headers, payload, stream, limit_s)
+        attempts = Attempts(self._endpoints, affinity_key(located), self._budget)
         with ExitStack() as held:
             held.callback(scheduled.release)
-            response, endpoint = await self._attempt(
-                method, operation.value, headers, prepared.payload or None, raw.timer, held
-            )
-            held.callback(response.close)
-            if response.status != OK:
-                raise refusal(response.status, await response.read())
-            if not parsed.stream:
-                body = await response.read()
-                return Reply(shown_models(body) if operation is Operation.MODELS else body, JSON)
-            chunks = counted(response.chunks(), endpoint)
-            head = await first_event(chunks)
-            return Reply(relay(head, chunks), EVENT_STREAM, release=held.pop_all().close)
+            while (endpoint := attempts.next()) is not None:
+                with ExitStack() as lease:
+                    lease.enter_context(self._endpoints.lease(endpoint))
+                    try:
+                        body = await self._ask(endpoint, call, lease)
+                    except Ejected:
+                        attempts.moved("ejected")
+                        continue
+                    except AskAnother as exc:
+                        self._note(endpoint, exc, attempts)
+                        continue
+                    held.push(lease.pop_all())
+                raw.timer.facts |= {"engine": endpoint.url} | ({"retries": n} if (n := attempts.retries) else {})
+                if not isinstance(body, bytes):
+                    return Reply(body, EVENT_STREAM, release=held.pop_all().close)
+                return Reply(shown_models(body) if models else body, JSON)
+        raise attempts.error
 
-    async def _attempt(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None, timer: StepTimer, held: ExitStack
-    ) -> tuple[EngineResponse, Endpoint]:
-        lost = 0
-        for endpoint in attempts(self._endpoints.in_order()):
-            if endpoint.ejected:
-                continue
-            lease = held.enter_context(ExitStack())
-            lease.enter_context(self._endpoints.lease(endpoint))
-            try:
-                with endpoint.awaited():
-                    response = await self._client.send(method, endpoint.url + path, headers, body)
-            except Ejected:
-                lease.close()
-            except EngineUnreachable as exc:
-                lease.close()
-                ENGINE_FAILURES.labels(endpoint.url, exc.cause).inc()
-                if exc.cause == "connect":
-                    self._set_aside(endpoint)
-                    continue
-                lost += 1
-                if lost == MAX_LOST:
-                    break
-            else:
-                endpoint.answers += 1
-                timer.facts["engine"] = endpoint.url
-                return response, endpoint
-        raise EngineUnavailable("No engine can be reached at the moment: try again.", retry_after_s=2)
-
-    def _set_aside(self, endpoint: Endpoint) -> None:
-        if self._probed:
-            endpoint.eject()  # Until a probe finds it there again.
-        else:
+    def _note(self, endpoint: Endpoint, failure: AskAnother, attempts: Attempts) -> None:
+        ENGINE_FAILURES.labels(endpoint.url, failure.cause).inc()
+        if self._probed and failure.cause in DRAINS:
+            endpoint.close()  # Until a probe finds it there again.
+        elif failure.cause in DRAINS or not failure.lost:
             self._endpoints.pause(endpoint)
+        if failure.cause == "connect":
+            attempts.moved("connect")
+        else:
+            attempts.failed(endpoint, failure)
+
+    async def _ask(self, endpoint: Endpoint, call: Call, held: ExitStack) -> bytes | AsyncIterator[bytes]:
+        """One engine's answer, or its stream from the first event on. Raises AskAnother, Ejected or what is final."""
+        try:
+            with endpoint.awaited():
+                async with asyncio.timeout(call.limit_s):
+                    response = await self._head(endpoint, call)
+                    held.callback(response.close)
+                    if response.status != OK:
+                        raise judged(response.status, refusal(response.status, await response.read()))
+                    if not call.stream:
+                        return await whole(response, endpoint)
+                    chunks = attended(response.chunks(), endpoint, self._patience.idle_s)
+                    return relay(await beginning(chunks), chunks)
+        except TimeoutError as exc:
+            raise EngineTimeout(f"The engine did not answer within {call.limit_s:g} s.") from exc
+
+    async def _head(self, endpoint: Endpoint, call: Call) -> EngineResponse:
+        url = endpoint.url + call.path
+        try:
+            return await self._client.send(call.method, url, {**call.headers, **endpoint.headers}, call.body)
+        except EngineUnreachable as exc:
+            raise AskAnother(exc.cause, unavailable(), lost=exc.cause != "connect") from exc
 
     async def ready(self) -> bool:
         """Whether at least one engine has generated a token; without probes, whether one says that it is healthy."""
         if self._probed:
             return any(endpoint.proven for endpoint in self._endpoints.all)
-        for endpoint in self._endpoints.in_order():
+        for endpoint in list(self._endpoints.all):
             try:
-                response = await self._client.send("GET", endpoint.url + "/health", self._headers, None)
+                headers = {**self._headers, **endpoint.headers}
+                response = await self._client.send("GET", endpoint.url + "/health", headers, None)
                 try:
                     if response.status == OK:
                         await response.read()
@@ -123,17 +174,31 @@ def engine_headers(api_key: str | None) -> dict[str, str]:
     return {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
 
 
-async def counted(chunks: AsyncIterator[bytes], endpoint: Endpoint) -> AsyncIterator[bytes]:
-    """The chunks, each a sign of life of its engine."""
-    async for chunk in chunks:
-        endpoint.answers += 1
-        yield chunk
+async def whole(response: EngineResponse, endpoint: Endpoint) -> bytes:
+    """The body. Raises AskAnother when it breaks off, or when the engine has given the request up."""
+    try:
+        body = await response.read()
+    except EngineMisbehaved as exc:
+        raise AskAnother("broken", exc, lost=True) from exc
+    if ABORTED in body:
+        raise AskAnother("abort", unavailable())
+    endpoint.answers += 1
+    return body
 
 
-def attempts(endpoints: list[Endpoint]) -> Iterable[Endpoint]:
-    """Every engine once, and the best again at the end: its pooled connection may just have been stale."""
-    yield from endpoints
-    yield from endpoints[:1]
+async def beginning(chunks: AsyncIterator[bytes]) -> bytes:
+    """The stream up to its first event. Raises as `whole`, and the refusal that the event is."""
+    try:
+        head = await first_event(chunks)
+    except Aborted as exc:
+        raise AskAnother("abort", unavailable()) from exc
+    except EngineRefused as exc:
+        raise judged(exc.status, exc) from exc
+    except EngineMisbehaved as exc:
+        raise AskAnother("broken", exc, lost=True) from exc
+    if not head:
+        raise AskAnother("broken", EngineMisbehaved("The engine ended its answer before it began."), lost=True)
+    return head
 
 
 def shown_models(body: bytes) -> bytes:

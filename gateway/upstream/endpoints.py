@@ -1,4 +1,4 @@
-"""Which engine a request goes to: the one with the fewest requests in flight, leaving out those that are not well."""
+"""The engines as this worker sees them, and which of them a request goes to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
-from gateway.telemetry import ENGINE_IN_FLIGHT, ENGINE_UP
+from gateway.telemetry import ENGINE_IN_FLIGHT, ENGINE_UP, forget_engine
+from gateway.upstream.affinity import load_bound, salt_of, score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 PAUSE_S = 1.0
 """How long an engine that could not be reached is left alone while others are there."""
@@ -24,23 +25,28 @@ class Ejected(Exception):
 class Endpoint:
     """One engine as this worker sees it."""
 
-    def __init__(self, url: str) -> None:
-        """Taken to be well until shown otherwise."""
+    def __init__(self, url: str, *, host: str | None = None, well: bool = True) -> None:
+        """`host` is the Host header when `url` is one of a name's addresses; `well` until shown otherwise."""
         self.url = url
+        self.headers = {"host": host} if host else {}
+        self.salt = salt_of(url)
         self.in_flight = 0
         self.paused_until = 0.0
         self.last_used = 0
         self.answers = 0
         """Answers, or pieces of one, that have come: a growing number is a living engine."""
-        self.ejected = False
+        self.ejected = not well
+        """It gets no new requests."""
         self.proven = False
         """It has generated a token since it was last out, or since the start."""
+        self.leaving = False
+        """Its address is gone: it finishes what it has, and is forgotten."""
         self._awaiting: set[asyncio.Task[object]] = set()
-        ENGINE_UP.labels(url).set(1)
+        ENGINE_UP.labels(url).set(int(well))
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """The block waits for the first byte of an answer; raises Ejected in it when the engine is taken out."""
+        """The block waits for an answer of which nothing has been passed on; raises Ejected when the engine is out."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an answer is always awaited in a task
         self._awaiting.add(task)
@@ -54,10 +60,14 @@ class Endpoint:
         finally:
             self._awaiting.discard(task)
 
-    def eject(self) -> None:
-        """Take it out. Whatever has not got a first byte yet goes elsewhere; what has goes on."""
+    def close(self) -> None:
+        """Send it nothing new until it generates again. What it has been sent goes on: it may be draining."""
         self.ejected, self.proven = True, False
         ENGINE_UP.labels(self.url).set(0)
+
+    def eject(self) -> None:
+        """Take it out: it hangs. Whatever has not got a first token yet goes elsewhere; what has goes on."""
+        self.close()
         while self._awaiting:
             self._awaiting.pop().cancel()
 
@@ -69,19 +79,45 @@ class Endpoint:
 
 
 class Endpoints:
-    """The engines in the order of preference for the next request."""
+    """Chooses the engine for each request."""
 
-    def __init__(self, urls: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
-        """`urls` are base URLs; `clock` gives seconds."""
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        affinity: bool = True,
+        load_factor: float = 1.25,
+        max_in_flight: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`urls` are base URLs that stay; `clock` gives seconds.
+
+        With `affinity` no engine gets more than `load_factor` times the mean load because of it. `max_in_flight` is
+        what one engine gets at most while others are below it.
+        """
         self.all = [Endpoint(url) for url in urls]
+        self._leaving: dict[str, Endpoint] = {}
+        self._affinity = affinity
+        self._load_factor = load_factor
+        self._max_in_flight = max_in_flight
         self._clock = clock
         self._turn = count(1)
 
-    def in_order(self) -> list[Endpoint]:
-        """The engines that are not out, best first: least in flight, longest unused; paused ones last."""
+    def choose(self, key: bytes | None = None, but: Collection[Endpoint] = ()) -> Endpoint | None:
+        """The engine for a request with this affinity key, none of `but`; None when none is left.
+
+        One that is within the bound and comes first for the key; without a key, the one with the fewest requests in
+        flight, the longest unused of equals. Engines that are paused are the last resort.
+        """
+        there = [endpoint for endpoint in self.all if not endpoint.ejected and endpoint not in but]
         now = self._clock()
-        there = [endpoint for endpoint in self.all if not endpoint.ejected]
-        return sorted(there, key=lambda e: (e.paused_until > now, e.in_flight, e.last_used))
+        there = [endpoint for endpoint in there if endpoint.paused_until <= now] or there
+        if self._affinity and key is not None and len(there) > 1:
+            bound = load_bound(sum(endpoint.in_flight for endpoint in there), len(there), self._load_factor)
+            bound = min(bound, self._max_in_flight)
+            if within := [endpoint for endpoint in there if endpoint.in_flight < bound]:
+                return max(within, key=lambda endpoint: score(key, endpoint.salt))
+        return min(there, key=lambda endpoint: (endpoint.in_flight, endpoint.last_used), default=None)
 
     def well(self) -> int:
         """How many have not been taken out."""
@@ -90,6 +126,25 @@ class Endpoints:
     def pause(self, endpoint: Endpoint) -> None:
         """Leave the engine alone for a moment: it could not be reached."""
         endpoint.paused_until = self._clock() + PAUSE_S
+
+    def add(self, url: str, *, host: str, well: bool) -> Endpoint:
+        """An address has appeared; one that is still finishing comes back as it is."""
+        endpoint = self._leaving.pop(url, None) or Endpoint(url, host=host, well=well)
+        endpoint.leaving = False
+        self.all.append(endpoint)
+        return endpoint
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Its address has vanished: nothing new goes there, what is under way ends."""
+        self.all.remove(endpoint)
+        endpoint.leaving = True
+        self._leaving[endpoint.url] = endpoint
+        self._forget_if_idle(endpoint)
+
+    def _forget_if_idle(self, endpoint: Endpoint) -> None:
+        if endpoint.leaving and not endpoint.in_flight:
+            del self._leaving[endpoint.url]
+            forget_engine(endpoint.url)
 
     @contextmanager
     def lease(self, endpoint: Endpoint) -> Iterator[None]:
@@ -103,3 +158,4 @@ class Endpoints:
         finally:
             endpoint.in_flight -= 1
             gauge.dec()
+            self._forget_if_idle(endpoint)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import GatewayError
 from gateway.telemetry import ENGINE_FAILURES
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gateway.upstream.client import EngineClient
     from gateway.upstream.endpoints import Endpoint
 
+    Outcome = Literal["token", "refused", "silent"]
+
 ONE_TOKEN = b'{"prompt":"ping","max_tokens":1,"temperature":0}'
 SERVER_ERRORS = 500
 
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Prober:
-    """Watches engines for ever."""
+    """Watches engines, each in a task of its own."""
 
     def __init__(
         self,
@@ -44,32 +46,68 @@ class Prober:
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._on_restore = on_restore
+        self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
 
-    async def watch(self, endpoint: Endpoint) -> None:
-        """Probe, judge, wait; ends when cancelled."""
-        while True:
+    def start(self, endpoint: Endpoint) -> None:
+        """Watch it from now on, until its address is gone and it has finished; once, however often it is asked."""
+        if endpoint not in self._tasks:
+            task = self._tasks[endpoint] = asyncio.get_running_loop().create_task(self._watch(endpoint))
+            task.add_done_callback(lambda _: self._tasks.pop(endpoint, None))
+
+    async def aclose(self) -> None:
+        """Watch no more."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        clock = asyncio.get_running_loop().time
+        alive_at = clock()
+        while endpoint.in_flight or not endpoint.leaving:
             answers = endpoint.answers
-            if await self._answers(endpoint):
-                if not endpoint.proven:
-                    log.warning("engine generates", extra={"engine": endpoint.url})
-                    endpoint.prove()
-                    self._on_restore()
-            elif not endpoint.ejected and endpoint.answers == answers:
-                log.error("engine does not answer and is taken out", extra={"engine": endpoint.url})
-                ENGINE_FAILURES.labels(endpoint.url, "hung").inc()
-                endpoint.eject()
+            outcome = await self._ask(endpoint)
+            if outcome == "token" or endpoint.answers != answers:
+                alive_at = clock()
+            if outcome == "token":
+                self._found(endpoint)
+            elif outcome == "silent":
+                if endpoint.answers == answers:
+                    self._lost(endpoint, "hung")
+            elif clock() - alive_at > self._timeout_s:
+                self._lost(endpoint, "hung")
+            elif not endpoint.ejected:
+                # It drains, or has just died: what it has begun may well come to its end.
+                log.error("engine refuses and gets nothing new", extra={"engine": endpoint.url})
+                ENGINE_FAILURES.labels(endpoint.url, "refused").inc()
+                endpoint.close()
             # One that is out is what clients wait for: look at it more often.
             await asyncio.sleep(self._interval_s / 4 if endpoint.ejected else self._interval_s)
 
-    async def _answers(self, endpoint: Endpoint) -> bool:
+    def _found(self, endpoint: Endpoint) -> None:
+        if not endpoint.proven:
+            log.warning("engine generates", extra={"engine": endpoint.url})
+            endpoint.prove()
+            self._on_restore()
+
+    def _lost(self, endpoint: Endpoint, cause: str) -> None:
+        if not endpoint.ejected:
+            log.error("engine does not answer and is taken out", extra={"engine": endpoint.url})
+            ENGINE_FAILURES.labels(endpoint.url, cause).inc()
+        endpoint.eject()
+
+    async def _ask(self, endpoint: Endpoint) -> Outcome:
+        headers = {**self._headers, **endpoint.headers}
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._client.send("POST", f"{endpoint.url}/v1/completions", self._headers, ONE_TOKEN)
+                response = await self._client.send("POST", f"{endpoint.url}/v1/completions", headers, ONE_TOKEN)
                 try:
                     await response.read()
                 finally:
                     response.close()
-        except (TimeoutError, EngineUnreachable, GatewayError):
-            return False
+        except TimeoutError:
+            return "silent"
+        except (EngineUnreachable, GatewayError):
+            return "refused"
         # A refusal is a sign of life too; that a model takes no plain completions is no reason to take it out.
-        return response.status < SERVER_ERRORS
+        return "token" if response.status < SERVER_ERRORS else "refused"

@@ -86,7 +86,8 @@ def gateway_env(inherited: Mapping[str, str], ports: Ports, keys_file: Path, eng
         "GATEWAY_ALLOWED_CIDRS": ",".join(LOOPBACK),
         "GATEWAY_TRUSTED_PROXIES": f"{HOST}/32",
         # The demo's last word is Ctrl-C: nobody waits two minutes for its requests.
-        "GATEWAY_SHUTDOWN_GRACE_S": "5",
+        "GATEWAY_DRAIN_DELAY_S": "0",
+        "GATEWAY_DRAIN_TIMEOUT_S": "5",
     }
 
 

@@ -40,6 +40,7 @@ class Process:
             "GATEWAY_METRICS_PORT": str(self.metrics_port),
             "GATEWAY_ENGINES": engine_url,
             "GATEWAY_KEYS_FILE": str(keys),
+            "GATEWAY_DRAIN_DELAY_S": "0",
         }
         environ |= {f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         with self.log.open("wb") as log:

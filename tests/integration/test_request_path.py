@@ -429,7 +429,7 @@ class TestEngineFaults:
             await asyncio.sleep(60)
 
         engine.script = script
-        gateway = await start(engine_idle_timeout_s=0.1)
+        gateway = await start(engine_answer_timeout_s=0.1)
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as http:
             response = await http.post(CHAT, json=question(data_url(png())))
         assert (response.status_code, response.json()["error"]["code"]) == (504, "engine_timeout")

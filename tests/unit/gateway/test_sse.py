@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout
-from gateway.sse import first_event, refusal, relay
+from gateway.sse import Aborted, first_event, refusal, relay
 
 DONE = b"data: [DONE]\n\n"
 
@@ -80,3 +80,45 @@ def test_a_refusal_keeps_the_engine_s_param_and_string_code():
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{}", b'{"error":null}', b'{"error":{"message":1}}'])
 def test_a_refusal_without_reason_is_502(body):
     assert refusal(500, body).status == 502
+
+
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+WORD = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+ABORT = b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"abort"}]}\n\n'
+
+
+async def test_the_role_alone_is_not_yet_an_answer():
+    assert await first_event(pieces(ROLE, WORD, b"rest")) == ROLE + WORD
+    assert await first_event(pieces(ROLE + ROLE, WORD)) == ROLE + ROLE + WORD
+    assert await first_event(pieces(ROLE)) == ROLE
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ROLE.replace(b'"content":""', b'"content":"a"'),
+        ROLE.replace(b'"content":""', b'"reasoning":""'),
+        ROLE.replace(b"null", b'"stop"'),
+        b'data: {"role":"assistant"\n\n',
+        b'data: {"choices":[7],"role":"assistant"}\n\n',
+    ],
+)
+async def test_a_role_with_anything_else_is_an_answer(event):
+    assert await first_event(pieces(event, b"more")) == event
+
+
+@pytest.mark.parametrize("before", [b"", b": ping\n\n", ROLE])
+async def test_a_request_given_up_before_its_first_token_is_told_apart(before):
+    with pytest.raises(Aborted):
+        await first_event(pieces(before, ABORT, DONE))
+
+
+async def test_a_refusal_after_the_role_still_gets_its_status():
+    with pytest.raises(EngineRefused) as caught:
+        await first_event(pieces(ROLE, b'data: {"error":{"message":"m","code":400}}\n\n'))
+    assert caught.value.status == 400
+
+
+async def test_a_text_about_aborts_is_none():
+    event = rb'data: {"choices":[{"delta":{"content":"\"finish_reason\":\"abort\""}}]}' + b"\n\n"
+    assert await first_event(pieces(event)) == event

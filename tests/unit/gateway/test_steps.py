@@ -14,38 +14,7 @@ from gateway.errors import EngineMisbehaved, GatewayError, InvalidRequest, body_
 from gateway.prepare import together
 from gateway.routes import joined, predict_of_chat
 from gateway.telemetry import LOOP_LAG, StepTimer, watch_loop_lag
-from gateway.upstream.dispatch import attempts, shown_models
-from gateway.upstream.endpoints import PAUSE_S, Endpoints
-
-
-class TestEndpoints:
-    def test_the_least_busy_comes_first_and_equals_take_turns(self):
-        endpoints = Endpoints(["http://a", "http://b"])
-        first = endpoints.in_order()[0]
-        with endpoints.lease(first):
-            assert endpoints.in_order()[0] is not first
-        assert endpoints.in_order()[0] is not first
-
-    def test_a_paused_one_is_the_last_resort_until_its_time_is_up(self):
-        now = 0.0
-        endpoints = Endpoints(["http://a", "http://b"], clock=lambda: now)
-        bad, good = endpoints.in_order()
-        endpoints.pause(bad)
-        good.in_flight = 99
-        assert endpoints.in_order() == [good, bad]
-        now = PAUSE_S + 0.1
-        assert endpoints.in_order() == [bad, good]
-
-    def test_a_lease_ends_with_its_block_even_by_an_error(self):
-        endpoints = Endpoints(["http://a"])
-        with pytest.raises(RuntimeError), endpoints.lease(endpoints.in_order()[0]):
-            raise RuntimeError
-        assert endpoints.in_order()[0].in_flight == 0
-
-    def test_the_best_engine_is_asked_again_at_the_end(self):
-        order = Endpoints(["http://a", "http://b"]).in_order()
-        assert list(attempts(order)) == [*order, order[0]]
-        assert list(attempts([])) == []
+from gateway.upstream.dispatch import shown_models
 
 
 class TestTogether:
