@@ -26,7 +26,8 @@ CHART_SETS = frozenset(
         "engines",
         "keys_file",
         "trusted_proxies",
-        "shutdown_grace_s",
+        "drain_delay_s",
+        "drain_timeout_s",
     }
 )
 """Settings of the gateway that the chart computes, or has a value of its own for."""

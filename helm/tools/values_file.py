@@ -49,7 +49,7 @@ class Key:
 
 
 def read(text: str) -> tuple[Key, ...]:
-    """Read the file. Raises ValuesError for a key without a type, a bad `@schema`, or a list or map that is no value."""
+    """Read the file. Raises ValuesError for a null without a type, a bad `@schema`, or a file that is no map."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(node, yaml.MappingNode):
         raise ValuesError("values.yaml must be a map")

@@ -1,4 +1,5 @@
-{{/* The gateway's environment: its settings, then what the chart knows better, then secrets. */}}
+{{/* The gateway's environment: its settings, then what the chart knows better, then secrets. Its own pause before it drains
+     is off: preStop is that pause, as for the engines. */}}
 {{- define "gateway.env" -}}
 {{- $env := dict -}}
 {{- range $name, $value := .Values.gateway.settings -}}
@@ -15,7 +16,8 @@
   "GATEWAY_ENGINES" (join "," $engines)
   "GATEWAY_KEYS_FILE" "/etc/gateway/keys/keys.json"
   "GATEWAY_TRUSTED_PROXIES" (join "," .Values.exposure.trustedProxies)
-  "GATEWAY_SHUTDOWN_GRACE_S" .Values.drain.seconds
+  "GATEWAY_DRAIN_DELAY_S" 0
+  "GATEWAY_DRAIN_TIMEOUT_S" .Values.drain.seconds
 -}}
 {{- $shared := include "secret.shared" . -}}
 {{ include "env" (merge $fixed $env .Values.gateway.env) | trim }}
