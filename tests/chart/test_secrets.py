@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+
+import pytest
 
 from gateway.keys import hash_secret, parse_ring, utc_now
 from tests.support import chart
+from tests.support.api_server import serving
 
 SECRETIVE = re.compile(r"(PASSWORD|SECRET|TOKEN|API_KEY|ACCESS_KEY|REDIS_URL)")
 
@@ -92,3 +96,59 @@ def test_valkey_reads_its_password_from_memory():
     assert "requirepass" not in str(chart.only(manifests, "ConfigMap", "-redis"))
     assert next(one for one in redis["volumes"] if one["name"] == "tmp")["emptyDir"]["medium"] == "Memory"
     assert redis["containers"][0]["args"][0].count("$REDISCLI_AUTH") == 1
+
+
+@pytest.fixture
+def in_cluster(tmp_path):
+    """Render before a cluster that has these Secrets."""
+    secrets = []
+    with serving(secrets, tmp_path) as kubeconfig:
+
+        def go(*there, values=None):
+            secrets[:] = there
+            for one in there:
+                # As Helm marks what it has sent.
+                owner = {"meta.helm.sh/release-name": chart.RELEASE, "meta.helm.sh/release-namespace": chart.NAMESPACE}
+                one["metadata"]["annotations"] = owner
+            file = tmp_path / "values.json"
+            file.write_text(json.dumps(chart.merged(chart.PLAIN, values or {})))
+            argv = [
+                "template",
+                chart.RELEASE,
+                str(chart.CHART),
+                "--namespace",
+                chart.NAMESPACE,
+                "--dry-run=server",
+                "--disable-openapi-validation",
+            ]
+            done = chart.run_helm(
+                *argv,
+                "--values",
+                str(file),
+                environ={"KUBECONFIG": str(kubeconfig), "HOME": str(tmp_path), "HELM_CACHE_HOME": str(tmp_path)},
+            )
+            return chart.kind(chart.parse(done.stdout), "Secret")
+
+        yield go
+
+
+def test_an_upgrade_finds_what_was_generated_and_keeps_it(in_cluster):
+    first = in_cluster()
+    assert [one["data"] for one in in_cluster(*first)] == [one["data"] for one in first]
+    assert [one["data"] for one in in_cluster()] != [one["data"] for one in first]
+
+
+def test_an_upgrade_keeps_keys_that_were_added_by_hand(in_cluster):
+    first = in_cluster()
+    for one in first:
+        one["data"]["added"] = "eA=="
+        one["data"]["keys.json" if "keys.json" in one["data"] else "tenant-secret"] = "bWluZQ=="
+    assert [one["data"] for one in in_cluster(*first)] == [one["data"] for one in first]
+
+
+def test_an_upgrade_makes_only_the_secret_that_is_missing(in_cluster):
+    keys, shared = in_cluster()
+    del shared["data"]["redis-password"]
+    _, after = in_cluster(keys, shared)
+    assert set(after["data"]) == {"tenant-secret", "engine-api-key", "redis-password"}
+    assert shared["data"].items() <= after["data"].items()

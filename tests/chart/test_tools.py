@@ -98,7 +98,7 @@ def test_facts_of_profiles_are_servings():
 def test_an_fp8_cache_without_flashinfer_is_refused_where_serving_refuses_it(name):
     gpu = settings.gpu_of(name)
     words = {"kv-cache-dtype": "fp8", "attention-backend": "TRITON_ATTN"}
-    device = Device(0, gpu.title, gpu.visible_bytes, gpu.visible_bytes, gpu.capability)
+    device = Device(0, gpu.title, "GPU-0", gpu.visible_bytes, gpu.visible_bytes, gpu.capability)
     chosen = profile.load(name)
     judged = fitness.judge(profile.Profile(name, "", None, {**chosen.flags, **words}, {}), None, [device] * 4)
     refused = any("FP8 KV cache" in one for one in judged.refusals)
