@@ -1,4 +1,6 @@
-"""Runs in a pod beside ask.py: asks without a pause, with three clients, until /tmp/stop appears; then prints the outcome.
+"""Runs in a pod beside ask.py: `load.py URL PICTURE STOP` asks without a pause until the file STOP appears.
+
+Then it prints how many answers came, and why others did not.
 
 No request is asked again: a rollout or a drain that costs one answer is to be seen. Standard library only.
 """
@@ -14,17 +16,16 @@ from pathlib import Path
 import ask
 
 CLIENTS = 3
-STOP = Path("/tmp/stop")  # a container of its own
-PICTURE = Path("/test/picture.jpg")
 
 
 def main() -> int:
     """Exit code 0 when every answer came."""
-    url, key, picture = sys.argv[1], os.environ["API_KEY"], PICTURE.read_bytes()
+    url, picture, stop = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3])
+    key = os.environ["API_KEY"]
     right, wrong = [], []
 
     def client() -> None:
-        while not STOP.exists():
+        while not stop.exists():
             try:
                 right.append(ask.ask(url, key, picture))
             except (OSError, ValueError, LookupError) as exc:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
 
 LOAD = "load"
+STOP = "/tmp/stop"
+"""In the container of the load."""
 COMPONENT = "app.kubernetes.io/component"
 
 
@@ -83,7 +85,7 @@ def load(cluster: Cluster, avoid: str | None = None) -> Iterator[None]:
     try:
         cluster.kubectl("wait", f"pod/{LOAD}", "--for=condition=Ready", f"--timeout={cluster.timeout_s}s")
         yield
-        cluster.kubectl("exec", LOAD, "--", "touch", "/tmp/stop")  # a container of its own
+        cluster.kubectl("exec", LOAD, "--", "touch", STOP)
 
         def ended() -> bool:
             return phase(cluster) in {"Succeeded", "Failed"}
@@ -118,7 +120,7 @@ def pod(cluster: Cluster, avoid: str | None) -> dict[str, Any]:
                 "name": LOAD,
                 "image": container["image"],
                 "imagePullPolicy": container["imagePullPolicy"],
-                "command": ["python3", "/test/load.py", f"http://{name}"],
+                "command": ["python3", "/test/load.py", f"http://{name}", "/test/picture.jpg", STOP],
                 "env": [
                     {
                         "name": "API_KEY",
