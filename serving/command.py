@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ENGINE_MODULE = "vllm.entrypoints.openai.api_server"
 """Started with `python -m`: the `vllm` console script of the CPU rebuild looks up a distribution that it is not."""
 
+HEADLESS_MODULE = ("vllm.entrypoints.cli.main", "serve")
+"""For a node without an API of its own (`--headless`, several nodes for one engine): only `vllm serve` knows how."""
+
 FORBIDDEN_VARIABLES = {
     "VLLM_SERVER_DEV_MODE": "it opens unauthenticated endpoints that read and reset the engine",
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "it lets a peer run code by sending a pickle",
@@ -106,7 +109,8 @@ def build(
         flags["load-format"] = load_format
     if THINKING in model.lower().rstrip("/").rpartition("/")[2]:
         flags.setdefault("reasoning-parser", REASONING_PARSER)
-    argv = [python, "-m", ENGINE_MODULE, "--model", located(model, root)]
+    module = HEADLESS_MODULE if "--headless" in request.extra else (ENGINE_MODULE,)
+    argv = [python, "-m", *module, "--model", located(model, root)]
     argv += ["--host", request.host, "--port", str(request.port)]
     for name, value in flags.items():
         argv += flag_words(name, value)

@@ -126,3 +126,8 @@ def test_compiled_code_is_kept_for_each_profile():
     }
     assert "VLLM_CACHE_ROOT" not in build("l4").env
     assert "VLLM_CACHE_ROOT" not in build("l4", cache_dir="/cache", inherited={"VLLM_CACHE_ROOT": "/mine"}).env
+
+
+def test_a_node_without_an_api_runs_the_one_module_that_knows_how():
+    argv = build("h100-x4", extra=("--nnodes", "2", "--node-rank", "1", "--headless")).argv
+    assert argv[1:5] == ("-m", "vllm.entrypoints.cli.main", "serve", "--model")

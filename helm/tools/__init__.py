@@ -1,0 +1,1 @@
+"""What the chart is made and checked with: generated files, and the pinned helm."""

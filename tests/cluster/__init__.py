@@ -1,0 +1,1 @@
+"""`make cluster-test`: the chart in a real cluster."""

@@ -1,0 +1,150 @@
+"""Steps that need an API server and nothing else: no pod has to run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tests.cluster.cluster import WATCHED, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.cluster.cluster import Cluster
+
+CHANGE = {"drain": {"seconds": 25}, "gateway": {"settings": {"log_level": "debug"}}}
+"""An upgrade that gives gateways and engines new pods."""
+BAD = {"gateway": {"terminationGracePeriodSeconds": 1}}
+ENFORCE = "pod-security.kubernetes.io/enforce=restricted"
+
+
+def namespace(cluster: Cluster) -> None:
+    """A namespace that admits nothing but restricted pods."""
+    cluster.kubectl("create", "namespace", cluster.namespace)
+    cluster.kubectl("label", "namespace", cluster.namespace, ENFORCE)
+
+
+def install(cluster: Cluster, *, wait: bool) -> None:
+    """Everything that was rendered is there."""
+    cluster.upgrade(wait=wait, install=True)
+    there = cluster.objects()
+    for one in rendered(cluster):
+        name = f"{one['kind']}/{one['metadata']['name']}"
+        if one["kind"] in WATCHED and name not in there:
+            raise Failed(f"{name} was rendered and is not there")
+
+
+def rendered(cluster: Cluster) -> list[dict[str, Any]]:
+    """What Helm sent to the API server."""
+    return [one for one in yaml.safe_load_all(cluster.helm("get", "manifest", cluster.release)) if one]
+
+
+def pods_are_admitted(cluster: Cluster) -> None:
+    """Each pod that a workload would make passes the API server's admission, Pod Security included (dry run)."""
+    for one in rendered(cluster):
+        template = one.get("spec", {}).get("template")
+        if template:
+            pod = {"apiVersion": "v1", "kind": "Pod", **template}
+            pod["metadata"] = {**template["metadata"], "name": f"{one['metadata']['name']}-dry-run"}
+            cluster.kubectl("create", "--dry-run=server", "--filename", "-", stdin=json.dumps(pod))
+
+
+def no_defaults_fight(cluster: Cluster) -> None:
+    """What the API server holds is what was sent: a server-side diff finds nothing."""
+    sent = rendered(cluster)
+    for one in sent:
+        # Helm adds these when it sends.
+        mine = {"meta.helm.sh/release-name": cluster.release, "meta.helm.sh/release-namespace": cluster.namespace}
+        one["metadata"]["annotations"] = one["metadata"].get("annotations", {}) | mine
+    cluster.kubectl("diff", "--server-side", "--field-manager=helm", "--filename", "-", stdin=yaml.safe_dump_all(sent))
+
+
+def same_again(cluster: Cluster) -> None:
+    """An upgrade with the same values changes nothing: no generation moves, no generated secret is made anew."""
+    before = cluster.objects()
+    cluster.upgrade(wait=False)
+    after = cluster.objects()
+    same_objects(before, after)
+    for name, one in before.items():
+        if one["metadata"].get("generation") != after[name]["metadata"].get("generation"):
+            raise Failed(f"{name} was changed by an upgrade with the same values")
+    same_secrets(before, after)
+
+
+def upgrade(cluster: Cluster, *, wait: bool) -> None:
+    """An upgrade changes the pods, and neither makes an object anew nor a secret."""
+    before = cluster.objects()
+    cluster.upgrade(CHANGE, wait=wait)
+    after = cluster.objects()
+    same_objects(before, after)
+    same_secrets(before, after)
+    changed = [name for name, one in after.items() if pods_of(one) != pods_of(before[name])]
+    if not any(name.startswith("Deployment/") for name in changed):
+        raise Failed("the upgrade changed no Deployment")
+
+
+def refused_upgrade(cluster: Cluster) -> None:
+    """Values that do not go together are refused before anything is changed."""
+    before = cluster.objects()
+    try:
+        cluster.upgrade(BAD, wait=False)
+    except Failed as exc:
+        if "These values do not go together" not in str(exc):
+            raise
+    else:
+        raise Failed("helm took values that do not go together")
+    generations = {name: one["metadata"].get("generation") for name, one in cluster.objects().items()}
+    if generations != {name: one["metadata"].get("generation") for name, one in before.items()}:
+        raise Failed("a refused upgrade changed something")
+
+
+def rollback(cluster: Cluster, *, wait: bool) -> None:
+    """A rollback to the first revision brings its pods back, and makes nothing anew."""
+    before = cluster.objects()
+    until = ["--wait", "--timeout", f"{cluster.timeout_s}s"] if wait else []
+    cluster.helm("rollback", cluster.release, "1", *until)
+    after = cluster.objects()
+    same_objects(before, after)
+    same_secrets(before, after)
+    first = [
+        one
+        for one in yaml.safe_load_all(cluster.helm("get", "manifest", cluster.release, "--revision", "1"))
+        if one and one["kind"] == "Deployment"
+    ]
+    for one in first:
+        now = after[f"Deployment/{one['metadata']['name']}"]["spec"]["template"]["spec"]
+        if now["terminationGracePeriodSeconds"] != one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]:
+            raise Failed(f"Deployment/{one['metadata']['name']} is not as in revision 1")
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Nothing of the release is left; the claim of the bundled Redis is the only thing that may be."""
+    cluster.helm("uninstall", cluster.release)
+
+    def gone() -> bool:
+        return {name for name in cluster.objects() if not name.startswith("PersistentVolumeClaim/data-")} == set()
+
+    cluster.wait_for("everything of the release is gone", gone)
+
+
+def same_objects(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raise Failed for an object that is gone, or was made anew under its name."""
+    for name, one in before.items():
+        if name not in after:
+            raise Failed(f"{name} is gone")
+        if one["metadata"]["uid"] != after[name]["metadata"]["uid"]:
+            raise Failed(f"{name} was made anew")
+
+
+def same_secrets(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raise Failed for a secret with another content; never print one."""
+    for name, one in before.items():
+        if name.startswith("Secret/") and one["data"] != after[name]["data"]:
+            raise Failed(f"{name} was generated anew")
+
+
+def pods_of(one: Mapping[str, Any]) -> object:
+    """The pod template of a workload, None for anything else."""
+    return one.get("spec", {}).get("template") if isinstance(one.get("spec"), dict) else None
