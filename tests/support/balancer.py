@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import itertools
 
-import httpx
-
 
 class Balancer:
     """Use as `async with`. New connections go in turn to targets whose /readyz says yes; old ones stay where they are."""
@@ -40,9 +38,10 @@ class Balancer:
         while True:
             try:
                 # A connection for each question: one that is kept would be closed by the drain.
-                async with httpx.AsyncClient(timeout=2) as http:
-                    ready = (await http.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
-            except httpx.TransportError:
+                # By hand: an httpx client takes 20 ms of CPU to make, and this loop also carries the load.
+                async with asyncio.timeout(2):
+                    ready = await is_ready(port)
+            except (OSError, asyncio.IncompleteReadError):
                 ready = False
             (self.ready.add if ready else self.ready.discard)(port)
             await asyncio.sleep(self._check_s)
@@ -71,6 +70,15 @@ class Balancer:
         finally:
             self._tasks.discard(task)
             writer.close()
+
+
+async def is_ready(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")
+        return (await reader.readuntil(b"\r\n")).split(b" ")[1] == b"200"
+    finally:
+        writer.close()
 
 
 async def pump(reader, writer):
