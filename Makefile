@@ -121,12 +121,16 @@ verify-engine: engine ## Every vLLM flag and metric that is named here exists in
 .PHONY: generate
 generate: setup ## Write the generated parts of the documents
 	@$(PY) -m gateway settings --write README.md README.zh.md
+	@$(PY) -m gateway metrics --write docs/metrics.md
+	@$(PY) -m helm.observability --write
 	@$(PY) -m serving.capacity.overview --write docs/capacity.md
 	@$(PY) -m serving.profile_table --write docs/serving.md
 
 .PHONY: verify
 verify: setup ## The generated parts are in step with the code
 	@$(PY) -m gateway settings --check README.md README.zh.md
+	@$(PY) -m gateway metrics --check docs/metrics.md
+	@$(PY) -m helm.observability --check
 	@$(PY) -m serving.capacity.overview --check docs/capacity.md
 	@$(PY) -m serving.profile_table --check docs/serving.md
 

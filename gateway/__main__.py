@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gateway import __version__, audit_cli, keys_cli, reference
+from gateway import __version__, audit_cli, keys_cli, metrics_reference, reference
 from gateway.settings import SettingsError, load
 
 EX_CONFIG = 78
@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="run the gateway; settings come from GATEWAY_* variables")
     reference.add_parser(commands)
+    metrics_reference.add_parser(commands)
     keys_cli.add_parser(commands)
     audit_cli.add_parser(commands)
     return top
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
             return keys_cli.run(args)
         case "settings":
             return reference.run(args)
+        case "metrics":
+            return metrics_reference.run(args)
         case "audit":
             return audit_cli.run(args)
         case _:

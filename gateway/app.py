@@ -31,18 +31,18 @@ from gateway.metering import Metering
 from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
 from gateway.routes import HotPath
+from gateway.sampling import Sampler, cache_sample, keys_sample
 from gateway.settings import load
 from gateway.stores import MemoryStore, RedisStore, TieredStore
 from gateway.telemetry import (
-    CACHE_BYTES,
+    BUILD_INFO,
     CACHE_ERRORS,
-    IMAGE_CACHE_BYTES,
     IMAGE_DECODE_BYTES,
     IMAGE_FETCH_SECONDS,
     IMAGE_FETCHES,
-    IMAGE_SHRUNK_BYTES,
     KEYS_RELOADED,
     LIMITS_LOST,
+    TENANT,
     UNLIMITED,
     configure_logging,
     watch_loop_lag,
@@ -122,9 +122,13 @@ async def _pipeline(
     keys = KeyFile(settings.keys_file, on_reload=lambda outcome: KEYS_RELOADED.labels(outcome).inc())
     _background(keys.watch(), held)
     _background(watch_loop_lag(), held)
+    BUILD_INFO.labels(__version__, settings.build_revision, settings.model_revision).set(1)
+    TENANT.limit = settings.metrics_max_tenants
+    sampler = Sampler()
+    sampler.add(keys_sample(keys))
     admission, upstream = _engines(settings, client, held)
     memory = MemoryStore(settings.cache_max_bytes)
-    CACHE_BYTES.set_function(lambda: memory.bytes_used)
+    sampler.add(cache_sample("answers", memory))
     store = _shared(settings, memory)
     held.push_async_callback(store.aclose)
     cache = ResponseCache(
@@ -132,6 +136,8 @@ async def _pipeline(
     )
     flights = Flights(cache.keep)
     held.push_async_callback(flights.aclose)
+    images = _images(settings, address_allowed, sampler, held)
+    _background(sampler.run(), held)
     # One thread: parsing holds the GIL, so more of them would only make the event loop wait for each other's.
     bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bodies")
     held.callback(bodies.shutdown, cancel_futures=True)
@@ -149,7 +155,7 @@ async def _pipeline(
             },
             max_images=settings.image_max_count,
         ),
-        _images(settings, address_allowed, held),
+        images,
         cache,
         flights,
         _metering(settings, held),
@@ -228,7 +234,7 @@ def _background(work: Coroutine[Any, Any, None], held: AsyncExitStack) -> None:
     held.push_async_callback(_ended, asyncio.get_running_loop().create_task(work))
 
 
-def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitStack) -> ImageStep:
+def _images(settings: Settings, address_allowed: AddressPolicy, sampler: Sampler, held: AsyncExitStack) -> ImageStep:
     # One decoder a core: more would only add memory, fewer would leave cores idle.
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="images")
     held.callback(pool.shutdown, cancel_futures=True)
@@ -240,7 +246,7 @@ def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitS
     )
     held.push_async_callback(fetcher.aclose)
     memory = MemoryStore(settings.image_cache_max_bytes)
-    IMAGE_CACHE_BYTES.set_function(lambda: memory.bytes_used)
+    sampler.add(cache_sample("pictures", memory))
     # A picture takes longer over the network than an answer does: hence the longer timeout.
     store = _shared(settings, memory, "image:", timeout_s=0.5) if settings.image_cache_max_bytes else memory
     held.push_async_callback(store.aclose)
@@ -252,9 +258,9 @@ def _images(settings: Settings, address_allowed: AddressPolicy, held: AsyncExitS
     )
     held.push_async_callback(content.aclose)
     gate = MemoryGate(settings.image_memory_bytes)
-    IMAGE_DECODE_BYTES.set_function(lambda: gate.held_bytes)
+    sampler.add(lambda: IMAGE_DECODE_BYTES.set(gate.held_bytes))
     shrunk = MemoryStore(settings.image_shrunk_max_bytes)
-    IMAGE_SHRUNK_BYTES.set_function(lambda: shrunk.bytes_used)
+    sampler.add(cache_sample("shrunk", shrunk))
     return ImageStep(
         content,
         pool,

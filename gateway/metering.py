@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway.counting import EVENT_END, count_tokens, tokens_of
 from gateway.limits import Limiter, Limits
-from gateway.pricing import price
+from gateway.pricing import image_tokens, price, prompt_text_tokens
 from gateway.sse import usage_of
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ class Metering:
             ).total
         return await self._limiter.admit(key.id, limits, tokens)
 
-    def settled(self, reply: Reply, grant: Grant) -> Reply:
-        """The reply, whose end settles and releases the grant."""
+    def settled(self, reply: Reply, grant: Grant, keyed: Keyed) -> Reply:
+        """The reply, whose end settles and releases the grant and counts the tokens."""
         if isinstance(reply.body, bytes):
-            settle(grant, reply.body)
+            book(grant, keyed, usage_in(reply.body))
             grant.release()
             return replace(reply, headers=grant.headers())
 
@@ -58,7 +59,7 @@ class Metering:
             reply.release()
             grant.release()
 
-        return replace(reply, headers=grant.headers(), body=_metered(reply.body, grant), release=release)
+        return replace(reply, headers=grant.headers(), body=_metered(reply.body, grant, keyed), release=release)
 
     async def aclose(self) -> None:
         """Tell the store what is left to tell."""
@@ -70,24 +71,45 @@ def limits_of(key: Key) -> Limits:
     return Limits(key.requests_per_minute, key.tokens_per_minute, key.concurrent_requests, key.tokens_per_day)
 
 
-def settle(grant: Grant, body: bytes) -> None:
-    """Book what the engine counted; an answer that tells no usage stays at its price."""
+def usage_in(body: bytes) -> object:
+    """The `usage` of a whole answer, whatever it is."""
     try:
-        usage = orjson.loads(body).get("usage") or {}
+        return orjson.loads(body).get("usage")
     except (orjson.JSONDecodeError, AttributeError):
+        return None
+
+
+def book(grant: Grant, keyed: Keyed, usage: object, events: int | None = None) -> None:
+    """Settle with what the engine counted, and count it; an answer that tells no usage stays at its price.
+
+    A stream without usage is counted, and not settled: its `events` for its answer, its prompt by estimate.
+    """
+    located = keyed.located
+    identified = located.parsed.identified
+    sizes = [image_tokens(p.info.width, p.info.height, p.part.max_pixels) for p in located.pictures]
+    if (counted := tokens_of(usage)) is not None:
+        grant.settle(sum(counted))
+    elif events is not None:
+        counted = prompt_text_tokens(located.parsed.body) + sum(sizes), max(0, events - FRAME_EVENTS)
+    else:
         return
-    if isinstance(total := usage.get("total_tokens"), int):
-        grant.settle(total)
+    prompt, completion = counted
+    count_tokens(identified.key.tenant, prompt=prompt, completion=completion, image=sum(sizes), images=len(sizes))
+    identified.allowed.raw.timer.facts |= {"prompt_tokens": prompt, "completion_tokens": completion}
 
 
-async def _metered(chunks: AsyncIterator[bytes], grant: Grant) -> AsyncIterator[bytes]:
+async def _metered(chunks: AsyncIterator[bytes], grant: Grant, keyed: Keyed) -> AsyncIterator[bytes]:
     """The chunks unchanged; a stream that ends with its usage (`stream_options.include_usage`) settles the grant."""
-    tail = b""
+    tail, events = b"", 0
     async for chunk in chunks:
         tail = (tail + chunk)[-USAGE_TAIL_BYTES:]
+        events += chunk.count(EVENT_END)
         yield chunk
-    if (total := usage_of(tail)) is not None:
-        grant.settle(total)
+    book(grant, keyed, usage_of(tail), events)
+
+
+FRAME_EVENTS = 2
+"""Of a stream's events, the one that opens it with the role and `[DONE]` hold no token."""
 
 
 USAGE_TAIL_BYTES = 2048

@@ -72,7 +72,7 @@ class Pipeline:
         with keyed.located.parsed.identified.allowed.raw.timer.step("limits"):
             grant = await self.metering.charge(keyed)
         try:
-            return self.metering.settled(await self._engine(keyed), grant)
+            return self.metering.settled(await self._engine(keyed), grant, keyed)
         except BaseException:
             # No engine has answered: nothing was taken.
             grant.settle(0)

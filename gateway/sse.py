@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.errors import EngineMisbehaved, EngineRefused, GatewayError, event_of
+from gateway.telemetry import STREAMS_BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -75,15 +76,15 @@ def _error_of(data: bytes) -> GatewayError:
     return refusal(code if isinstance(code, int) and code in HTTP_ERRORS else 502, data)
 
 
-def usage_of(tail: bytes) -> int | None:
-    """Total tokens from the end of a stream, if its last event before `[DONE]` tells them."""
+def usage_of(tail: bytes) -> object:
+    """The `usage` at the end of a stream, if its last event before `[DONE]` has one."""
     for event in reversed(tail.split(EVENT_END)):
         if b'"usage":{' in event and event.startswith(b"data: {"):
             try:
-                total = orjson.loads(event.removeprefix(b"data: "))["usage"]["total_tokens"]
+                usage: object = orjson.loads(event.removeprefix(b"data: "))["usage"]
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 return None
-            return total if isinstance(total, int) else None
+            return usage
     return None
 
 
@@ -102,5 +103,6 @@ async def relay(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[byte
         if DONE in tail:
             return
         error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
+    STREAMS_BROKEN.labels(error.cause).inc()
     # A broken event is closed first, or the error would be read as its continuation.
     yield (b"" if tail.endswith(EVENT_END) else EVENT_END) + event_of(error)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
-from gateway.telemetry import ENGINE_IN_FLIGHT, ENGINE_UP
+from gateway.telemetry import ENGINE_EJECTIONS, ENGINE_IN_FLIGHT, ENGINE_UP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +37,7 @@ class Endpoint:
         """It has generated a token since it was last out, or since the start."""
         self._awaiting: set[asyncio.Task[object]] = set()
         ENGINE_UP.labels(url).set(1)
+        ENGINE_EJECTIONS.labels(url)  # There from the start, so that the first one is an increase.
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
@@ -56,6 +57,8 @@ class Endpoint:
 
     def eject(self) -> None:
         """Take it out. Whatever has not got a first byte yet goes elsewhere; what has goes on."""
+        if not self.ejected:
+            ENGINE_EJECTIONS.labels(self.url).inc()
         self.ejected, self.proven = True, False
         ENGINE_UP.labels(self.url).set(0)
         while self._awaiting:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from gateway.errors import GatewayError
+from gateway.errors import EngineTimeout, GatewayError
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.client import EngineUnreachable
 
@@ -47,21 +47,24 @@ class Prober:
 
     async def watch(self, endpoint: Endpoint) -> None:
         """Probe, judge, wait; ends when cancelled."""
+        for cause in ("hung", "gone", "broken"):
+            ENGINE_FAILURES.labels(endpoint.url, cause)  # There from the start, so that the first is an increase.
         while True:
             answers = endpoint.answers
-            if await self._answers(endpoint):
+            if (fault := await self._fault(endpoint)) is None:
                 if not endpoint.proven:
                     log.warning("engine generates", extra={"engine": endpoint.url})
                     endpoint.prove()
                     self._on_restore()
             elif not endpoint.ejected and endpoint.answers == answers:
-                log.error("engine does not answer and is taken out", extra={"engine": endpoint.url})
-                ENGINE_FAILURES.labels(endpoint.url, "hung").inc()
+                log.error("engine does not answer and is taken out", extra={"engine": endpoint.url, "cause": fault})
+                ENGINE_FAILURES.labels(endpoint.url, fault).inc()
                 endpoint.eject()
             # One that is out is what clients wait for: look at it more often.
             await asyncio.sleep(self._interval_s / 4 if endpoint.ejected else self._interval_s)
 
-    async def _answers(self, endpoint: Endpoint) -> bool:
+    async def _fault(self, endpoint: Endpoint) -> str | None:
+        """None, or `hung` (it takes connections and says nothing), `gone` (it takes none), `broken` (it fails)."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._client.send("POST", f"{endpoint.url}/v1/completions", self._headers, ONE_TOKEN)
@@ -69,7 +72,11 @@ class Prober:
                     await response.read()
                 finally:
                     response.close()
-        except (TimeoutError, EngineUnreachable, GatewayError):
-            return False
+        except EngineUnreachable:
+            return "gone"
+        except (TimeoutError, EngineTimeout):
+            return "hung"
+        except GatewayError:
+            return "broken"
         # A refusal is a sign of life too; that a model takes no plain completions is no reason to take it out.
-        return response.status < SERVER_ERRORS
+        return None if response.status < SERVER_ERRORS else "broken"
