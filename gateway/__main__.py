@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from gateway import __version__, audit_cli, keys_cli, metrics_reference, reference
+from gateway import __version__, audit_cli, keys_cli, metrics_reference, reference, report_cli, top_cli
 from gateway.settings import SettingsError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EX_CONFIG = 78
 """sysexits.h: a supervisor need not try again, a person must look."""
@@ -25,23 +29,26 @@ def parser() -> argparse.ArgumentParser:
     metrics_reference.add_parser(commands)
     keys_cli.add_parser(commands)
     audit_cli.add_parser(commands)
+    top_cli.add_parser(commands)
+    report_cli.add_parser(commands)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = parser().parse_args(argv)
-    match args.command:
-        case "keys":
-            return keys_cli.run(args)
-        case "settings":
-            return reference.run(args)
-        case "metrics":
-            return metrics_reference.run(args)
-        case "audit":
-            return audit_cli.run(args)
-        case _:
-            return _serve()
+    run = RUN.get(args.command)
+    return _serve() if run is None else run(args)
+
+
+RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "audit": audit_cli.run,
+    "keys": keys_cli.run,
+    "metrics": metrics_reference.run,
+    "report": report_cli.run,
+    "settings": reference.run,
+    "top": top_cli.run,
+}
 
 
 def _serve() -> int:

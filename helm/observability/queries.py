@@ -1,7 +1,7 @@
 """Every query of the generated dashboards and of the rules, and which metric names they may use.
 
-A name must be one of the gateway's own, one of vLLM's (`make verify-engine` holds those against the pinned release), one
-that a rule records, or one that a listed exporter documents. Everything else is a panel that stays empty for ever.
+A name must be one of the gateway's own, one of vLLM's (`make verify-engine` asks the pinned release), one that a rule
+records, or one that a listed exporter documents. Everything else is a panel that stays empty for ever.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from gateway.metrics_reference import families
 
