@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from gateway.__main__ import main as gateway
 from helm.observability import faults, stack, traffic
 from helm.observability.live import Outcome, judge
 from helm.observability.queries import known_names, panel_queries, rule_queries, rules, unknown_names
@@ -72,10 +73,15 @@ def main() -> int:
     model = launch_plan.model_name()
     try:
         with stack.started(FOLDER, picture, say) as running:
+            began = time.monotonic()
             outcome = asyncio.run(until_alive(running, model, picture))
             for query, what in outcome.dead:
                 say(f"no data: {query.where}: {what}")
             seen = asyncio.run(see_faults(running, model))
+            minutes = 1 + int(time.monotonic() - began) // 60
+            for name in ("report.html", "report.png"):
+                words = ["report", f"--since={minutes}m", f"--prometheus={running.prometheus_url}"]
+                gateway([*words, f"--out={FOLDER / name}"])
     except stack.StackError as exc:
         say(str(exc))
         return EX_UNAVAILABLE

@@ -23,7 +23,7 @@ ALL = [*panel_queries(), *rule_queries()]
     [
         ('sum by (le) (rate(a_bucket{x="b_total", y=~"c|d"}[5m]))', {"a_bucket"}),
         ("a_total / on (x) group_left (y) b_total offset 1h", {"a_total", "b_total"}),
-        ("a == 0 and on(x) max_over_time(vllm:b_c[30m])", {"a", "vllm:b_c"}),
+        ("a == 0 and on(x) max_over_time(vllm:generation_tokens_total[30m])", {"a", "vllm:generation_tokens_total"}),
         ("1 - rec:one:rate5m > 14.4 * 0.001 unless Nan", {"rec:one:rate5m"}),
         ("max_over_time((sum(rate(a[5m])))[1d:5m]) or vector(0) / ($plan * b)", {"a", "b"}),
         ('label_replace(a, "x", "$1", "y", "(z)") / 1e9', {"a"}),

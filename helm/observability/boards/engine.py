@@ -13,6 +13,14 @@ def share(part: str, whole: str) -> str:
     return f"{rate(part)} / {rate(whole)}"
 
 
+# Names in full, so that `make verify-engine` finds them.
+PHASES = {
+    "queue": "vllm:request_queue_time_seconds",
+    "prefill": "vllm:request_prefill_time_seconds",
+    "decode": "vllm:request_decode_time_seconds",
+}
+LENGTHS = {"prompt": "vllm:request_prompt_tokens", "generation": "vllm:request_generation_tokens"}
+
 ENGINES = Board(
     uid="qwen3vl-engine",
     title=Text("Qwen3-VL / Engine", "Qwen3-VL / 引擎"),
@@ -116,11 +124,8 @@ ENGINES = Board(
                     "Queue grows: too few engines. Prefill: longer prompts or larger pictures. Decode: longer answers or batches.",
                     "s",
                     tuple(
-                        q(
-                            share(f"vllm:request_{phase}_time_seconds_sum", f"vllm:request_{phase}_time_seconds_count"),
-                            f"{phase} {{{{instance}}}}",
-                        )
-                        for phase in ("queue", "prefill", "decode")
+                        q(share(f"{metric}_sum", f"{metric}_count"), f"{phase} {{{{instance}}}}")
+                        for phase, metric in PHASES.items()
                     ),
                     "FirstTokenBudgetBurnFast",
                     span=16,
@@ -146,10 +151,10 @@ ENGINES = Board(
                     tuple(
                         q(
                             f"""histogram_quantile(0.95, sum by (le)
-                            (rate(vllm:request_{kind}_tokens_bucket{{{ENGINE}}}[$__rate_interval])))""",
+                            (rate({metric}_bucket{{{ENGINE}}}[$__rate_interval])))""",
                             kind,
                         )
-                        for kind in ("prompt", "generation")
+                        for kind, metric in LENGTHS.items()
                     ),
                     "EngineKVCacheFull",
                 ),
