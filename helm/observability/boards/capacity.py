@@ -106,9 +106,9 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Peak of the last day", "最近一天峰值"),
-                    "The highest 5-minute load on engines within a day: what the next plan must hold.",
+                    "The highest load on engines (mean of 5 minutes) within a day: what the next plan must hold.",
                     "reqps",
-                    (q(f"max_over_time(({MISSES})[1d:5m])", "peak"),),
+                    (q(f"max_over_time(({MISSES})[1d:1m])", "peak"),),
                     "QueueGrowing",
                 ),
             ),
