@@ -67,10 +67,10 @@ class Seen:
         return self.alert_s is not None and bool(self.panel_value)
 
 
-def engine_core(stack: Stack) -> psutil.Process:
-    """The process that generates; its parent answers HTTP, so that a hang leaves /health at 200."""
+def engine_core(stack: Stack) -> list[psutil.Process]:
+    """The processes that generate; their parent answers HTTP, so that a hang leaves /health at 200."""
     family = psutil.Process(stack.engine.process.pid).children(recursive=True)
-    return next(process for process in family if "EngineCore" in " ".join((process.name(), *process.cmdline())))
+    return [process for process in family if process.status() != psutil.STATUS_ZOMBIE]
 
 
 class Saboteur:
@@ -118,12 +118,14 @@ class Saboteur:
 
     async def stop_core(self) -> None:
         """It lives, holds its connections, and does nothing."""
-        self._core.send_signal(signal.SIGSTOP)
+        for process in self._core:
+            process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(PAUSE_S)
 
     async def continue_core(self) -> None:
         """It goes on where it stopped; the gateway's probe finds that out."""
-        self._core.send_signal(signal.SIGCONT)
+        for process in self._core:
+            process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(DEADLINE_S):
             while "NoEngine" in await asyncio.to_thread(self._stack.prometheus.firing):  # noqa: ASYNC110 - asks another process
                 await asyncio.sleep(PAUSE_S)

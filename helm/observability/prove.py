@@ -18,13 +18,14 @@ from serving.demo import ask, launch_plan
 
 EX_UNAVAILABLE = 69
 FOLDER = Path(".observe")
+BEGAN_S = time.monotonic()
 DATA_DEADLINE_S = 90.0
 """Rates need a few scrapes, quantiles traffic of every kind."""
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
-    print(f"observe: {text}", flush=True)
+    """Print a line at once, with the seconds since the start."""
+    print(f"[{time.monotonic() - BEGAN_S:6.1f} s] {text}", flush=True)
 
 
 async def until_alive(running: stack.Stack, model: str, picture: bytes) -> Outcome:
@@ -74,7 +75,9 @@ def main() -> int:
     try:
         with stack.started(FOLDER, picture, say) as running:
             began = time.monotonic()
+            say("vLLM generates; sending traffic until every query has data")
             outcome = asyncio.run(until_alive(running, model, picture))
+            say(f"{len(outcome.alive)} queries alive, {len(outcome.dead)} dead; putting faults in")
             for query, what in outcome.dead:
                 say(f"no data: {query.where}: {what}")
             seen = asyncio.run(see_faults(running, model))
