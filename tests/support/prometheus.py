@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.asynccontextmanager
 async def scraping(folder: Path, targets: dict[str, int], **more: object) -> AsyncIterator[tuple[str, Prometheus]]:
-    """URL and API of a server that scrapes each job's port on loopback five times a second; `more` goes into its configuration."""
+    """URL and API of a server that scrapes each port on loopback; `more` goes into its configuration."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
+from gateway.__main__ import main
 from gateway.top import Look, quantile, view
 from gateway.top_cli import screen, seconds
 
@@ -72,3 +73,18 @@ def test_the_screen_names_an_engine_that_is_out_and_those_who_wait():
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0123, "12 ms"), (2.51, "2.5 s")])
 def test_durations_are_read_at_a_glance(value, text):
     assert seconds(value) == text
+
+
+def test_it_goes_on_until_one_has_seen_enough(monkeypatch, capsys):
+    moments = iter(range(10))
+    sleeps = iter([None, None, KeyboardInterrupt])
+
+    def sleep(_):
+        if fault := next(sleeps):
+            raise fault
+
+    monkeypatch.setattr("gateway.top_cli.look", lambda _url: look(next(moments), 5))
+    monkeypatch.setattr("gateway.top_cli.time.sleep", sleep)
+    assert main(["top"]) == 0
+    assert "http://a" in capsys.readouterr().out
+    assert next(moments) == 3
