@@ -109,29 +109,32 @@ class ImageStep:
         located = keyed.located
         tenant = located.parsed.identified.key.tenant
         inlined = await together([self._inline(picture, tenant) for picture in located.pictures])
-        for picture, (url, uuid) in zip(located.pictures, inlined, strict=True):
+        if encode_s := max((one[2] for one in inlined), default=0.0):
+            # Pictures of a request are worked on at once: the longest is what the caller waited for.
+            located.parsed.identified.allowed.raw.timer.part("encode", encode_s)
+        for picture, (url, uuid, _) in zip(located.pictures, inlined, strict=True):
             picture.part.slot["image_url"] = {"url": url}
             picture.part.slot["uuid"] = uuid
         return Prepared(keyed, engine_body(located.parsed, tenant_salt(self._secret, tenant)))
 
-    async def _inline(self, picture: Picture, tenant: str) -> tuple[str, str]:
-        """The picture's data URL and name for the engine."""
+    async def _inline(self, picture: Picture, tenant: str) -> tuple[str, str, float]:
+        """The picture's data URL, its name for the engine, and the seconds that encoding took."""
         name = shrunk_name(tenant, picture)
         if kept := await self._shrunk.get(name):
             IMAGES.labels("kept").inc()
-            return kept[UUID_CHARS:].decode("ascii"), kept[:UUID_CHARS].decode("ascii")
-        url, uuid = await self._decode(picture, tenant)
+            return kept[UUID_CHARS:].decode("ascii"), kept[:UUID_CHARS].decode("ascii"), 0.0
+        url, uuid, encode_s = await self._decode(picture, tenant)
         await self._shrunk.put(name, (uuid + url).encode("ascii"), SHRUNK_TTL_S)
-        return url, uuid
+        return url, uuid, encode_s
 
-    async def _decode(self, picture: Picture, tenant: str) -> tuple[str, str]:
-        def work() -> tuple[str, str]:
+    async def _decode(self, picture: Picture, tenant: str) -> tuple[str, str, float]:
+        def work() -> tuple[str, str, float]:
             encoded = shrink(picture.data, picture.info, max_pixels=picture.part.max_pixels)
             untouched = encoded.data is picture.data
             IMAGES.labels("passed_through" if untouched else "shrunk").inc()
             content = picture.digest if untouched else digest(encoded.data)
             # The engine knows the picture by this name: it is not preprocessed again, and nobody else can name it.
-            return data_url_of(encoded, picture), tenant_uuid(self._secret, tenant, content)
+            return data_url_of(encoded, picture), tenant_uuid(self._secret, tenant, content), encoded.encode_s
 
         loop = asyncio.get_running_loop()
         held_bytes = await self._gate.take(picture.info.decode_bytes)

@@ -173,13 +173,14 @@ ACCESS = logging.getLogger("gateway.access")
 class StepTimer:
     """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_clock", "facts", "started", "steps")
+    __slots__ = ("_clock", "_parts", "facts", "started", "steps")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds; it is read at the start and around each step."""
         self._clock = clock
         self.started = clock()
         self.steps: list[tuple[str, float]] = []
+        self._parts: list[tuple[str, float]] = []
         self.facts: dict[str, Any] = {}
         """For the log and the audit: `images` (content digests in hex), `engine`."""
 
@@ -191,8 +192,14 @@ class StepTimer:
             yield
         finally:
             spent = self._clock() - begun
-            self.steps.append((name, spent))
-            STEP[name,].observe(spent)
+            parts, self._parts = self._parts, []
+            for part in [(name, spent - sum(seconds for _, seconds in parts)), *parts]:
+                self.steps.append(part)
+                STEP[part[0],].observe(part[1])
+
+    def part(self, name: str, seconds: float) -> None:
+        """Tell `seconds` of the step that runs apart from the rest of it, as step `name`."""
+        self._parts.append((name, seconds))
 
     def elapsed_s(self) -> float:
         """Seconds since the request came in."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from serving.weights import cli as fetch_cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+
+EX_NO_READER = 128 + signal.SIGPIPE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,17 +60,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except profile.ProfileError as exc:
         return run_cli.fail(str(exc), run_cli.EX_CONFIG)
     asked = top.parse_args(ours)
-    if asked.command == "run":
-        return run_cli.run(asked, extra, os.environ)
-    if extra:
+    if extra and asked.command != "run":
         top.error("`--` and what follows it belong to `run`")
-    rest: dict[str, Callable[[argparse.Namespace], int]] = {
-        "ready": ready_cli.run,
-        "plan": plan_cli.run,
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "run": until_nobody_reads(lambda asked: run_cli.run(asked, extra, os.environ)),
+        "ready": until_nobody_reads(ready_cli.run),
+        "plan": until_nobody_reads(plan_cli.run),
         "fetch": fetch_cli.run,
         "demo": demo,
     }
-    return rest[asked.command](asked)
+    return commands[asked.command](asked)
+
+
+def until_nobody_reads(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Make a command that prints end quietly when its reader has gone (`plan --json | head -1`), as SIGPIPE would.
+
+    The signal itself stays as it is: the engine that `run` becomes would inherit it.
+    """
+
+    def run(asked: argparse.Namespace) -> int:
+        try:
+            code = command(asked)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered would raise again when the interpreter ends.
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  # os.devnull is no path of ours
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            return EX_NO_READER
+        return code
+
+    return run
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from serving import profile as profiles
 from serving.capacity import fits, gpus, model, settings
 from serving.capacity.gpus import GIB
-from serving.capacity.question import Dtype
 from serving.capacity.weights import Checkpoint
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def judge(profile: Profile, checkpoint: Checkpointed | None, devices: Sequence[D
         notes.append("the checkpoint's size is not known from its name or config.json: its memory is not judged")
         return Findings(tuple(refusals), tuple(near), tuple(notes))
     try:
-        engine = _engine(profile, gpu, checkpoint)
+        engine = settings.engine_of(profile, gpu, checkpoint.precision)
     except settings.SettingsError as exc:
         return Findings(tuple(refusals), tuple(near), (*notes, f"memory is not judged: {exc}"))
     verdict = fits.can_start(checkpoint.model, engine)
@@ -182,14 +181,6 @@ def judge(profile: Profile, checkpoint: Checkpointed | None, devices: Sequence[D
         for device in devices[:needed]:
             refusals += _taken(device, engine)
     return Findings(tuple(refusals), tuple(near), tuple(notes))
-
-
-def _engine(profile: Profile, gpu: Gpu, checkpoint: Checkpointed) -> Engine:
-    engine = settings.engine_of(profile, gpu, checkpoint.precision)
-    if not gpu.has_bf16 and profile.flags.get("dtype", "auto") == "auto":
-        # config/model.py: _resolve_auto_dtype falls back; only --dtype bfloat16 is an error.
-        engine = dataclasses.replace(engine, dtype=Dtype.HALF)
-    return engine
 
 
 def _too_few(profile: Profile, needed: int, present: int) -> str:

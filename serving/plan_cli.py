@@ -118,7 +118,7 @@ def question_of(arguments: argparse.Namespace) -> Question:
         "memory_utilization": arguments.gpu_memory_utilization,
     }
     if arguments.checkpoint is Checkpoint.BF16 and not arguments.dtype:
-        given["dtype"] = Dtype.AUTO  # who asks for bfloat16 is not given float16 by a profile
+        given["dtype"] = Dtype.BFLOAT16  # who asks for bfloat16 is not given float16 by a profile
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     load = Load(
         requests_per_second=arguments.requests_per_second,

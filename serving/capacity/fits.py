@@ -72,7 +72,7 @@ def can_start(model: Model, engine: Engine) -> Verdict:
 def _reasons(question: Question) -> Iterator[str]:
     model, engine = question.model, question.engine
     gpu, text = engine.gpu, model.text
-    if not gpu.has_bf16 and engine.dtype is Dtype.AUTO:
+    if not gpu.has_bf16 and engine.dtype is Dtype.BFLOAT16:
         yield (
             f"{gpu.title} has compute capability {_version(gpu.capability)} and bfloat16 needs "
             f"{_version(gpus.BF16_CAPABILITY)}: vLLM refuses to start (platforms/cuda.py: check_if_supports_dtype)"
@@ -149,7 +149,9 @@ def _alternatives(question: Question) -> Iterator[Alternative]:
 
 
 def _with_a_dtype(engine: Engine) -> Engine:
-    return engine if engine.gpu.has_bf16 else dataclasses.replace(engine, dtype=Dtype.HALF)
+    if engine.gpu.has_bf16 or engine.dtype is not Dtype.BFLOAT16:
+        return engine  # `auto` falls back by itself (config/model.py: _resolve_auto_dtype)
+    return dataclasses.replace(engine, dtype=Dtype.HALF)
 
 
 PLAN_OPTIONS = {

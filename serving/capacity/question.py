@@ -24,9 +24,10 @@ class KvDtype(StrEnum):
 
 
 class Dtype(StrEnum):
-    """--dtype: that of the checkpoint (bfloat16 for every Qwen3-VL), or float16."""
+    """--dtype. `auto` is the checkpoint's (bfloat16 for every Qwen3-VL), and float16 where the GPU has no bfloat16."""
 
     AUTO = "auto"
+    BFLOAT16 = "bfloat16"
     HALF = "half"
 
 
@@ -43,7 +44,7 @@ class Engine:
     kv_dtype: KvDtype = KvDtype.AUTO
     dtype: Dtype = Dtype.AUTO
     max_requests: int = 256
-    """--max-num-seqs; the default is vLLM's on GPUs below 70 GiB (engine/arg_utils.py: get_batch_defaults)."""
+    """--max-num-seqs; the default is vLLM's on the A100 and below 70 GiB (engine/arg_utils.py: get_batch_defaults)."""
     max_batched_tokens: int = 2048
     """--max-num-batched-tokens; likewise."""
     memory_utilization: float = 0.92

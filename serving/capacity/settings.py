@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from serving.capacity import gpus, images
+from serving.capacity.gpus import GIB
 from serving.capacity.question import Dtype, Engine, KvDtype
 from serving.capacity.weights import Checkpoint
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 TENSOR_PARALLEL = "tensor-parallel-size"
 
-_HALF = ("half", "float16")
+_DTYPES = {"half": Dtype.HALF, "float16": Dtype.HALF, "bfloat16": Dtype.BFLOAT16}
 _NO_QUANTIZED_KV = ("auto", "bfloat16", "float16")
 
 
@@ -50,16 +51,26 @@ def engine_of(profile: Profile, gpu: Gpu, checkpoint: Checkpoint) -> Engine:
     if kv_dtype not in (*_NO_QUANTIZED_KV, "fp8", "fp8_e4m3", "fp8_e5m2"):
         raise SettingsError(f"profile {profile.name}: kv-cache-dtype {kv_dtype!r} is not computed here")
     plain = Engine(gpu, checkpoint, context_tokens=_int(flags, "max-model-len", 0))
+    requests, batched_tokens = _batch_defaults(gpu)
     return dataclasses.replace(
         plain,
         gpus_per_engine=_int(flags, TENSOR_PARALLEL, 1),
         kv_dtype=KvDtype.AUTO if kv_dtype in _NO_QUANTIZED_KV else KvDtype.FP8,
-        dtype=Dtype.HALF if flags.get("dtype") in _HALF else Dtype.AUTO,
-        max_requests=_int(flags, "max-num-seqs", plain.max_requests),
-        max_batched_tokens=_int(flags, "max-num-batched-tokens", plain.max_batched_tokens),
+        dtype=_DTYPES.get(str(flags.get("dtype")), Dtype.AUTO),
+        max_requests=_int(flags, "max-num-seqs", requests),
+        max_batched_tokens=_int(flags, "max-num-batched-tokens", batched_tokens),
         memory_utilization=float(str(flags.get("gpu-memory-utilization", plain.memory_utilization))),
         max_image_pixels=_max_image_pixels(flags),
     )
+
+
+def _batch_defaults(gpu: Gpu) -> tuple[int, int]:
+    """Return --max-num-seqs and --max-num-batched-tokens of an API server (engine/arg_utils.py: get_batch_defaults)."""
+    if gpu.visible_bytes >= 160 * GIB:
+        return 1024, 16384
+    if gpu.visible_bytes >= 70 * GIB and "a100" not in gpu.title.lower():
+        return 1024, 8192
+    return 256, 2048
 
 
 def _int(flags: Mapping[str, Any], name: str, default: int) -> int:

@@ -41,6 +41,7 @@ class Schedule:
 
     seed: int = 20_261
     pool_pictures: int = 24_000
+    steps: int = 3_600
     processes: int = 2
     """Each trains on its own batch with one thread; their gradients are averaged."""
     pictures_a_batch: int = 12
@@ -51,6 +52,8 @@ class Schedule:
     """Until then mostly short questions; then the full mix."""
     warmup_share: float = 0.01
     learning_rate: float = 1.4e-3
+    muon_times: float = 2.0
+    """Muon's learning rate, as a multiple of AdamW's."""
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     auxiliary_weight: float = 0.5

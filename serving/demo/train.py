@@ -1,8 +1,9 @@
-"""Trains the demo checkpoint from nothing: `make demo-train`, or `python -m serving.demo.train --out DIR --minutes 50`.
+"""Trains the demo checkpoint from nothing: `make demo-train`, or `python -m serving.demo.train --out DIR`.
 
 First the vision tower alone learns what each visual token shows, then the whole model learns to answer; the learning
-rate falls along a cosine to zero at the end of the time. Weights are saved every minute and a run that was stopped
-goes on where it was. Runs in the engine's environment (torch, transformers); two CPU cores are enough.
+rate falls along a cosine to zero at the last step. The number of steps is fixed, so a busy machine takes longer and
+gets the same weights. They are saved every minute and a run that was stopped goes on where it was. Runs in the engine's
+environment (torch, transformers); two CPU cores are enough.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,22 +40,6 @@ def say(message: str) -> None:
     sys.stdout.flush()
 
 
-@dataclass(slots=True)
-class Clock:
-    """How far the run is, from 0 to 1: by the time trained, kept across restarts."""
-
-    total_s: float
-    spent_s: float = 0.0
-    since: float = field(default_factory=time.monotonic)
-
-    def tick(self) -> float:
-        """Count the time since the last tick; give the share of the run that is over."""
-        now = time.monotonic()
-        self.spent_s += now - self.since
-        self.since = now
-        return self.spent_s / self.total_s
-
-
 def learning_rate(share: float, schedule: recipe.Schedule) -> float:
     """Warm up linearly, then follow a cosine to zero; the joint part starts with a warm-up of its own."""
     rate = schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
@@ -64,13 +49,36 @@ def learning_rate(share: float, schedule: recipe.Schedule) -> float:
     return rate
 
 
+def optimisers(model: Any, heads: Any, schedule: recipe.Schedule) -> list[Any]:  # noqa: ANN401 - torch is untyped here
+    """Muon for the matrices inside the layers, AdamW for tables, scales, biases and the training-only heads."""
+    matrices: list[Any] = []
+    tables: list[Any] = []
+    scales: list[Any] = []
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2 and "embed" not in name:  # noqa: PLR2004
+            matrices.append(weight)
+        else:
+            (tables if weight.dim() > 1 else scales).append(weight)
+    for weight in heads.parameters():
+        (tables if weight.dim() > 1 else scales).append(weight)
+    groups = [
+        {"params": tables, "weight_decay": schedule.weight_decay, "times": 1.0},
+        {"params": scales, "weight_decay": 0.0, "times": 1.0},
+    ]
+    inner = {"params": matrices, "times": schedule.muon_times}
+    return [
+        torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True),
+        torch.optim.Muon([inner], lr=0.0, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line says."""
 
     out: Path
     pictures: Path
-    minutes: float
+    steps: int
 
 
 class Trainer:
@@ -88,20 +96,15 @@ class Trainer:
         self.heads = lessons.CellHeads(recipe.TEXT_WIDTH)
         self.writer = Writer(tokenizer)
         self.pool = pool.Pool(options.pictures)
-        self.clock = Clock(options.minutes * 60)
-        self.steps = 0
+        self.steps, self.spent_s = 0, 0.0
         self.weights = [*self.model.parameters(), *self.heads.parameters()]
         self.twins = [*self.twin.parameters(), *self.heads.parameters()]
         sizes = [weight.numel() for weight in self.weights]
-        # One flat buffer for all gradients, and a last place for how far the first process says the run is.
-        self.flat = torch.zeros(sum(sizes) + 1)
-        for weight, gradient in zip(self.weights, self.flat[:-1].split(sizes), strict=True):
+        # One flat buffer for all gradients: one exchange a step.
+        self.flat = torch.zeros(sum(sizes))
+        for weight, gradient in zip(self.weights, self.flat.split(sizes), strict=True):
             weight.grad = gradient.view(weight.shape)
-        groups = [
-            {"params": [weight for weight in self.weights if weight.dim() > 1], "weight_decay": schedule.weight_decay},
-            {"params": [weight for weight in self.weights if weight.dim() <= 1], "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+        self.optimisers = optimisers(self.model, self.heads, schedule)
         self.state = options.out / "training-state.pt"
         if self.state.exists():
             self._resume()
@@ -110,11 +113,12 @@ class Trainer:
         saved = torch.load(self.state, weights_only=True)
         self.model.load_state_dict(saved["model"])
         self.heads.load_state_dict(saved["heads"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.steps, self.clock.spent_s = saved["steps"], saved["spent_s"]
+        for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        self.steps, self.spent_s = saved["steps"], saved["spent_s"]
         self._copy_to_twin()
         if self.rank == 0:
-            say(f"goes on at step {self.steps}, {self.clock.spent_s / 60:.1f} min of {self.clock.total_s / 60:.0f}")
+            say(f"goes on at step {self.steps} of {self.options.steps}, {self.spent_s / 60:.1f} min in")
 
     def save(self) -> None:
         """Write the checkpoint and, beside it, what a restart needs."""
@@ -122,9 +126,9 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "steps": self.steps,
-            "spent_s": self.clock.spent_s,
+            "spent_s": self.spent_s,
         }
         partial = self.state.with_suffix(".part")
         torch.save(state, partial)
@@ -158,47 +162,51 @@ class Trainer:
         loss.backward()
         return log
 
-    def step(self, share: float) -> tuple[float, dict[str, float]]:
-        """Train on one batch a process; gives the share of the run that is over, agreed by all, and what to log."""
+    def step(self) -> dict[str, float]:
+        """Train on one batch a process; gives what to log."""
         self.flat.zero_()
+        share = self.steps / self.options.steps
         log = self._learn(share)
         for twin, weight in zip(self.twins, self.weights, strict=True):
             if twin is not weight and twin.grad is not None:
                 weight.grad.copy_(twin.grad)
                 twin.grad = None
-        # Every process follows the first one's clock.
-        self.flat[-1] = self.clock.tick() * self.schedule.processes if self.rank == 0 else 0.0
         if distributed.is_initialized():
             distributed.all_reduce(self.flat)
         self.flat /= self.schedule.processes
-        gradient = self.flat[:-1]
-        gradient *= min(1.0, self.schedule.clip_norm / (float(gradient.norm()) + 1e-6))
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(share, self.schedule)
-        self.optimiser.step()
+        self.flat *= min(1.0, self.schedule.clip_norm / (float(self.flat.norm()) + 1e-6))
+        rate = learning_rate(share, self.schedule)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["times"]
+            optimiser.step()
         self._copy_to_twin()
         self.steps += 1
-        return float(self.flat[-1]), log
+        return log
 
     def run(self) -> None:
-        """Train until the time is up; the first process logs and saves."""
-        self.clock.since = saved = time.monotonic()
-        share, sums = self.clock.spent_s / self.clock.total_s, dict[str, float]()
-        while share < 1:
-            share, log = self.step(share)
+        """Train until the last step; the first process logs and saves."""
+        since = saved = time.monotonic()
+        sums = dict[str, float]()
+        while self.steps < self.options.steps:
+            log = self.step()
             if self.rank > 0:
                 continue
+            now = time.monotonic()
+            self.spent_s, since = self.spent_s + now - since, now
             for key, value in log.items():
                 sums[key] = sums.get(key, 0.0) + value / LOG_EVERY_STEPS
             if self.steps % LOG_EVERY_STEPS == 0:
-                say(f"step {self.steps} {share:6.1%} " + " ".join(f"{key} {value:.3f}" for key, value in sums.items()))
+                left = self.spent_s / self.steps * (self.options.steps - self.steps) / 60
+                figures = " ".join(f"{key} {value:.3f}" for key, value in sums.items())
+                say(f"step {self.steps} of {self.options.steps}, about {left:.0f} min to go: {figures}")
                 sums = {}
-            if time.monotonic() - saved > SAVE_EVERY_S:
+            if now - saved > SAVE_EVERY_S:
                 self.save()
-                saved = time.monotonic()
+                saved = now
         if self.rank == 0:
             self.save()
-            say(f"done: {self.steps} steps, {self.clock.spent_s / 60:.1f} min of training; it is in {self.options.out}")
+            say(f"done: {self.steps} steps, {self.spent_s / 60:.1f} min of training; it is in {self.options.out}")
 
 
 def work(rank: int, options: Options) -> None:
@@ -217,13 +225,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Render the pictures if there are none yet, then train."""
     parser = argparse.ArgumentParser(prog="python -m serving.demo.train", description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT, help=f"the new checkpoint's folder (default: {OUT})")
-    parser.add_argument(
-        "--minutes", type=float, default=50.0, help="time to train, rendering not counted (default: 50)"
-    )
+    parser.add_argument("--steps", type=int, default=recipe.Schedule().steps, help="default: %(default)s")
     parser.add_argument("--pictures", type=Path, help="folder of the rendered pictures (default: OUT/pictures)")
     parser.add_argument("--publish", action="store_true", help=f"put the result into {PUBLISHED} at the end")
     arguments = parser.parse_args(argv)
-    options = Options(arguments.out, arguments.pictures or arguments.out / "pictures", arguments.minutes)
+    options = Options(arguments.out, arguments.pictures or arguments.out / "pictures", arguments.steps)
     schedule = recipe.Schedule()
     options.out.mkdir(parents=True, exist_ok=True)
     if not any(options.pictures.glob("*.scenes.pt")):

@@ -4,6 +4,7 @@ What drifts silently when vLLM is bumped, and is checked here:
 - flags: the command line of each profile, and of what `serving run` adds to one, goes through vLLM's own argument
   parser and its own checks; parsers and load formats are looked up by name, which vLLM does only once it starts;
 - variables: those of the profiles, and every VLLM_… name in the repository's text files, must be read by vLLM;
+- defaults: what a profile's comment calls vLLM's default is it, on that profile's GPU;
 - metrics: every `vllm:…` name in the repository's text files must be in its source;
 - words: log messages that the start-up report reads, attention backends that `serving run` judges by, variables of the
   caches must be in its source.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving import command, fitness, overrides, profile
+from serving.engine import defaults
 from serving.engine.startup_hook import sitecustomize
 
 if TYPE_CHECKING:
@@ -124,11 +126,14 @@ def parse_fault(parse: Callable[[list[str]], object], words: list[str]) -> str |
     return None
 
 
-def _acceptor() -> Callable[[list[str]], object]:
-    """Return vLLM's own way of reading its command line, with the look-ups that it puts off until it starts."""
+def _parser() -> Any:  # noqa: ANN401  # vLLM is not there when types are checked
     flexible = importlib.import_module("vllm.utils.argparse_utils").FlexibleArgumentParser
+    return importlib.import_module(PARSER_MODULE).make_arg_parser(flexible())
+
+
+def _acceptor(parser: Any) -> Callable[[list[str]], object]:  # noqa: ANN401
+    """Return vLLM's own way of reading its command line, with the look-ups that it puts off until it starts."""
     cli = importlib.import_module(PARSER_MODULE)
-    parser: Any = cli.make_arg_parser(flexible())
     loaders: Any = importlib.import_module("vllm.model_executor.model_loader")
     registered = {
         "tool_call_parser": set(importlib.import_module("vllm.tool_parsers").ToolParserManager.list_registered()),
@@ -168,7 +173,10 @@ def flag_faults(root: Path, accept: Callable[[list[str]], object], say: Callable
 
 def faults(root: Path, vllm_dir: Path, say: Callable[[str], None] = print) -> list[str]:
     """Check everything; `say` gets one line for each thing checked."""
-    found = list(flag_faults(root, _acceptor(), say))
+    parser = _parser()
+    found = list(flag_faults(root, _acceptor(parser), say))
+    found += defaults.faults(defaults.reader(parser))
+    say("defaults: those that the profiles' comments name")
     sources = {path: path.read_text(encoding="utf-8", errors="replace") for path in sorted(vllm_dir.rglob("*.py"))}
     texts = list(text_files(root))
 

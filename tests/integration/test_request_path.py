@@ -37,6 +37,12 @@ async def test_the_reply_tells_request_id_cache_and_timing(http):
     }  # fmt: skip
 
 
+async def test_encoding_is_timed_apart_from_decoding_where_a_picture_is_encoded_anew(http):
+    response = await http.post(CHAT, json=question(data_url(png(size=(700, 700)))))
+    steps = [part.split(";")[0] for part in response.headers["server-timing"].split(", ")]
+    assert steps[steps.index("decode") + 1] == "encode"
+
+
 async def test_the_client_s_key_and_headers_stay_here(http, engine):
     await http.post(CHAT, json=question(data_url(png())), headers={"x-vllm-priority": "-9", "cookie": "a=b"})
     sent = {name.lower() for name in engine.headers[0]}

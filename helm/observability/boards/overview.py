@@ -174,7 +174,7 @@ OVERVIEW = Board(
                 ),
                 Panel(
                     Text("P95 of each step", "各步骤 P95"),
-                    "The step that grew is the cause: fetch is an image host, decode our CPU, queue too few engines, engine vLLM.",
+                    "The step that grew is the cause: fetch is an image host, decode and encode our CPU, queue too few engines, engine vLLM.",
                     "s",
                     (
                         q(

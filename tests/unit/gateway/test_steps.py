@@ -148,6 +148,16 @@ def test_the_timer_keeps_steps_in_order_and_counts_failed_ones():
     assert timer.server_timing() == b"auth;dur=250.00, body;dur=500.00"
 
 
+def test_a_part_of_a_step_is_told_apart_from_the_rest_of_it():
+    ticks = iter([0.0, 1.0, 1.25, 2.0, 2.5])
+    timer = StepTimer(clock=lambda: next(ticks))
+    with timer.step("decode"):
+        timer.part("encode", 0.1)
+    with timer.step("engine"):
+        pass
+    assert timer.server_timing() == b"decode;dur=150.00, encode;dur=100.00, engine;dur=500.00"
+
+
 async def test_a_blocked_event_loop_shows_in_its_lag():
     def slow():
         samples = next(iter(LOOP_LAG.collect())).samples

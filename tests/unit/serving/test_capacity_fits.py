@@ -32,7 +32,7 @@ def test_what_fits_has_no_reason_and_no_alternative():
 
 
 def test_bf16_on_a_t4_is_refused_for_the_dtype_and_the_memory():
-    verdict = fits.fits(ask("t4", "bf16"))
+    verdict = fits.fits(ask("t4", "bf16", dtype=Dtype.BFLOAT16))
     assert not verdict.fits
     assert len(verdict.reasons) == 2
     assert "compute capability 7.5 and bfloat16 needs 8.0" in verdict.reasons[0]
@@ -41,8 +41,15 @@ def test_bf16_on_a_t4_is_refused_for_the_dtype_and_the_memory():
 
 
 def test_a_small_model_in_bf16_on_a_t4_works_as_half():
-    verdict = fits.fits(ask("t4", "bf16", read=model.load("qwen3-vl-2b")))
+    verdict = fits.fits(ask("t4", "bf16", read=model.load("qwen3-vl-2b"), dtype=Dtype.BFLOAT16))
     assert changes(verdict)[0] == "--dtype half"
+
+
+def test_a_t4_left_to_choose_falls_back_to_half_as_vllm_does():
+    assert fits.fits(ask("t4", "bf16", read=model.load("qwen3-vl-2b"), dtype=Dtype.AUTO)).fits
+    verdict = fits.fits(ask("t4", "bf16", dtype=Dtype.AUTO))
+    assert len(verdict.reasons) == 1
+    assert changes(verdict)[0] == "--checkpoint fp8"
 
 
 def test_the_8b_in_bf16_at_64k_on_24_gb_is_refused_with_the_sizes_and_what_works():

@@ -85,6 +85,22 @@ def test_what_a_profile_leaves_out_is_vllms_default():
     assert (engine.dtype, engine.kv_dtype) == (Dtype.AUTO, KvDtype.AUTO)
 
 
+@pytest.mark.parametrize(("gpu", "expected"), [("h100", (1024, 8192)), ("a100-80", (256, 2048))])
+def test_vllms_defaults_depend_on_the_gpu(gpu, expected):
+    engine = settings.engine_of(made(), settings.gpu_of(gpu), Checkpoint.FP8)
+    assert (engine.max_requests, engine.max_batched_tokens) == expected
+
+
+def test_vllms_defaults_are_largest_on_the_largest_gpus():
+    b200 = dataclasses.replace(settings.gpu_of("h100"), visible_bytes=178 << 30)
+    assert settings.engine_of(made(), b200, Checkpoint.FP8).max_batched_tokens == 16384
+
+
+@pytest.mark.parametrize(("word", "dtype"), [("bfloat16", "bfloat16"), ("float16", "half"), ("auto", "auto")])
+def test_a_profiles_dtype_is_taken_in_vllms_words(word, dtype):
+    assert settings.engine_of(made(dtype=word), settings.gpu_of("t4"), Checkpoint.W4A16).dtype == dtype
+
+
 def test_what_a_profile_says_is_taken():
     flags = {
         "max-num-seqs": 7,

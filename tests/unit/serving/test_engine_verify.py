@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from serving import overrides, profile
-from serving.engine import verify
+from serving.engine import defaults, verify
 
 V = "vllm" + ":"  # so that the real check does not find the names that are made up here
 
@@ -20,6 +20,7 @@ def make_arg_parser(parser):
     parser.add_argument("--served-model-name", nargs="*")
     for name in {short!r}:
         parser.add_argument(name)
+    parser.set_defaults(shutdown_timeout=0, gpu_memory_utilization=0.92)
     return parser
 
 def validate_parsed_serve_args(args):
@@ -30,6 +31,28 @@ REGISTRIES = {
     "tool_parsers/__init__.py": "class ToolParserManager:\n    list_registered = staticmethod(lambda: {tools!r})",
     "reasoning/__init__.py": "class ReasoningParserManager:\n    list_registered = staticmethod(lambda: ['qwen3'])",
     "model_executor/model_loader/__init__.py": "_LOAD_FORMAT_TO_MODEL_LOADER = {loaders!r}",
+}
+BATCH_DEFAULTS = """
+from vllm.usage.usage_lib import UsageContext
+
+current_platform = None
+
+class EngineArgs:
+    @classmethod
+    def get_batch_defaults(cls, world_size):
+        if current_platform.is_cpu():
+            tokens, seqs = 2048, 128
+        elif current_platform.get_device_total_memory() > 70 << 30 and "a100" not in current_platform.get_device_name().lower():
+            tokens, seqs = 8192, {large}
+        else:
+            tokens, seqs = 2048, 256
+        return {{UsageContext.OPENAI_API_SERVER: tokens}}, {{UsageContext.OPENAI_API_SERVER: seqs}}
+"""
+VARIABLE_DEFAULTS = {
+    "VLLM_MAX_IMAGE_PIXELS": 178956970,
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": True,
+    "VLLM_ENGINE_READY_TIMEOUT_S": 600,
+    "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": 5,
 }
 SOURCE = """
 FLASH_ATTN = TRITON_ATTN = TORCHINDUCTOR_CACHE_DIR = TRITON_CACHE_DIR = None
@@ -67,13 +90,17 @@ def vllm(tmp_path, monkeypatch):
         tools=("hermes",),
         loaders=("runai_streamer", "sharded_state"),
         source=SOURCE,
+        large=1024,
     ):
         package = tmp_path / "site" / "vllm"
         launchers = package / "entrypoints" / "launchers"
-        for folder in (launchers, package / "utils", package / "model_executor"):
+        others = [package / name for name in ("utils", "model_executor", "engine", "usage")]
+        for folder in (launchers, *others):
             folder.mkdir(parents=True)
-        for folder in (package, package / "entrypoints", launchers, package / "utils", package / "model_executor"):
+        for folder in (package, package / "entrypoints", launchers, *others):
             (folder / "__init__.py").write_text("")
+        (package / "engine" / "arg_utils.py").write_text(BATCH_DEFAULTS.format(large=large))
+        (package / "usage" / "usage_lib.py").write_text("class UsageContext:\n    OPENAI_API_SERVER = 'server'")
         for name, text in REGISTRIES.items():
             (package / name).parent.mkdir(exist_ok=True)
             (package / name).write_text(text.format(tools=list(tools), loaders=dict.fromkeys(loaders)))
@@ -84,7 +111,10 @@ def vllm(tmp_path, monkeypatch):
             "from argparse import ArgumentParser as FlexibleArgumentParser"
         )
         read = variables_of_profiles() if variables is None else variables
-        (package / "envs.py").write_text(f"environment_variables = {dict.fromkeys(read)!r}")
+        values = {name: VARIABLE_DEFAULTS.get(name) for name in read}
+        (package / "envs.py").write_text(
+            f"environment_variables = {{name: (lambda value=value: value) for name, value in {values!r}.items()}}"
+        )
         (package / "metrics.py").write_text("\n".join(f'"vllm:{name}"' for name in metrics))
         monkeypatch.syspath_prepend(str(tmp_path / "site"))
         for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
@@ -141,6 +171,14 @@ def test_an_unknown_metric_fails_with_its_place(vllm, repository, capsys):
     assert f"{V}gpu_cache_usage_perc (helm/board.json:2) is unknown" in capsys.readouterr().err
 
 
+def test_the_defaults_that_comments_name_are_read_from_every_profile():
+    named = {
+        (path.stem, name) for path in profile.PROFILES_DIR.glob("*.toml") for name, _ in defaults.said(path.read_text())
+    }
+    assert {("h100", "max-num-batched-tokens"), ("t4", "gpu-memory-utilization"), ("_gpu", "shutdown-timeout")} <= named
+    assert {("_every", "VLLM_MAX_IMAGE_PIXELS"), ("cpu", "max-num-seqs"), ("l4", "max-num-batched-tokens")} <= named
+
+
 def test_a_metric_named_as_absent_on_purpose_passes(vllm, repository):
     vllm()
     (repository / "notes.md").write_text(f"`{V}num_requests_swapped` is not in vLLM any more")
@@ -188,6 +226,7 @@ def test_a_variable_that_any_file_names_is_checked_with_its_place(vllm, reposito
         ),
         ({"source": SOURCE.replace("Loading weights took", "Weights came in")}, "`Loading\\ weights\\ took\\ %"),
         ({"source": SOURCE.replace("TRITON_ATTN", "TRITON")}, "`TRITON_ATTN` is nowhere"),
+        ({"large": 512}, "h100.toml: max-num-seqs: vLLM's default is 512, and the comment says 1024"),
         (
             {"flags": [flag for flag in flags_of_profiles() if flag != "kv-cache-dtype"]},
             "reads --kv-cache-dtype, which vLLM",

@@ -142,3 +142,26 @@ def test_demo_hands_its_options_to_the_launcher(monkeypatch):
     monkeypatch.setattr(launch, "main", lambda ports, **options: called.append((ports, options)) or 5)
     assert cli.main(["demo", "--exit", "--port", "1", "--metrics-port", "2", "--engine-port", "3", "--seed", "4"]) == 5
     assert called == [(launch.Ports(1, 2, 3), {"stop_after_answers": True, "seed": 4})]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("plan", "--gpu", "l4", "--json"), ("plan", "--gpu", "l4"), ("run", "--profile", "l4", "--print"), ("ready",)],
+)
+def test_a_reader_that_has_gone_ends_it_without_a_traceback(words):
+    argv = [sys.executable, "-m", "serving", *words]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        code = process.wait(timeout=30)
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+    assert code != 0
+
+
+def test_a_reader_that_has_gone_is_told_apart_in_the_exit_code():
+    argv = [sys.executable, "-m", "serving", "plan", "--gpu", "l4", "--json"]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == cli.EX_NO_READER == 141
