@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from rich.console import Console
 
 from gateway.__main__ import main
 from gateway.top import Look, quantile, view
-from gateway.top_cli import screen, seconds
+from gateway.top_screen import screen, seconds
 
 
 def look(at_s, requests, buckets=(0, 0), engine_up=1):
@@ -88,3 +91,8 @@ def test_it_goes_on_until_one_has_seen_enough(monkeypatch, capsys):
     assert main(["top"]) == 0
     assert "http://a" in capsys.readouterr().out
     assert next(moments) == 3
+
+
+def test_the_other_commands_load_neither_rich_nor_prometheus():
+    code = "import sys, gateway.__main__; sys.exit(any(name in sys.modules for name in ('rich', 'prometheus_client')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
