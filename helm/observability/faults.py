@@ -38,7 +38,7 @@ class Fault:
     alert: str
     panel: str
     label: dict[str, str]
-    """The series of the panel that names the cause: its value is above zero."""
+    """The series of the panel that names the cause: its value grows."""
     inject: Callable[[], Awaitable[None]]
     """Breaks it, and is repeated until the alert fires."""
     repair: Callable[[], Awaitable[None]]
@@ -52,7 +52,7 @@ class Seen:
     alert_s: float | None
     """Seconds until the alert fired; None if it did not in time."""
     panel_value: float | None
-    """What the panel's series said then."""
+    """What the panel's series said, if that was more than before the fault."""
 
     def line(self) -> str:
         """One line for people."""
@@ -64,7 +64,7 @@ class Seen:
     @property
     def ok(self) -> bool:
         """Whether the alert fired and the panel named the cause."""
-        return self.alert_s is not None and bool(self.panel_value)
+        return self.alert_s is not None and self.panel_value is not None
 
 
 def engine_core(stack: Stack) -> list[psutil.Process]:
@@ -146,19 +146,30 @@ class Saboteur:
 
 async def put_in(stack: Stack, fault: Fault) -> Seen:
     """Break it, wait for its alert, look at its panel, mend it."""
+    await quiet(stack, fault.alert)
+    before = panel_value(stack, fault)
     began = time.monotonic()
     alert_s: float | None = None
-    while alert_s is None and time.monotonic() - began < DEADLINE_S:
+    grown = None
+    while (alert_s is None or grown is None) and time.monotonic() - began < DEADLINE_S:
         await fault.inject()
-        if fault.alert in stack.prometheus.firing():
+        if alert_s is None and fault.alert in stack.prometheus.firing():
             alert_s = time.monotonic() - began
-    value = panel_value(stack, fault)
+        value = panel_value(stack, fault)
+        grown = value if value > before else None
     await fault.repair()
-    return Seen(fault, alert_s, value)
+    return Seen(fault, alert_s, grown)
 
 
-def panel_value(stack: Stack, fault: Fault) -> float | None:
-    """The value of the series that names the cause."""
+async def quiet(stack: Stack, alert: str) -> None:
+    """Return once the alert does not fire: what fires before a fault proves nothing of it. Raises TimeoutError."""
+    async with asyncio.timeout(DEADLINE_S):
+        while alert in await asyncio.to_thread(stack.prometheus.firing):  # noqa: ASYNC110 - asks another process
+            await asyncio.sleep(PAUSE_S)
+
+
+def panel_value(stack: Stack, fault: Fault) -> float:
+    """The value of the series that names the cause; 0 without one."""
     values = [
         series.last
         for query in panel_queries()
@@ -166,4 +177,4 @@ def panel_value(stack: Stack, fault: Fault) -> float | None:
         for series in stack.prometheus.query(filled(query.expr))
         if fault.label.items() <= series.labels.items()
     ]
-    return max(values, default=None)
+    return max(values, default=0.0)
