@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import QueueFull, QueueTimeout
+from gateway.metric_kinds import Children
 from gateway.stages import Operation, Scheduled
-from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT, labelled
+from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +38,7 @@ QUEUE_SHARE: Mapping[Priority, float] = {"interactive": 1.0, "default": 0.9, "bu
 BULK_SHARE = 0.75
 """The part of the places at the engines that bulk may take, one at least. An engine's throughput hardly grows over its
 last quarter; an interactive request that finds no place free takes twice its time, or more."""
+_waits = Children(QUEUE_WAIT)
 
 
 def priority_of(of_key: Priority, body: dict[str, Any]) -> Priority:
@@ -126,7 +128,7 @@ class Admission:
         is_bulk = priority == "bulk"
         if self.waiting == 0 and self._room(is_bulk=is_bulk):
             self._take(is_bulk=is_bulk)
-            labelled(QUEUE_WAIT, priority).observe(0.0)
+            _waits[priority,].observe(0.0)
             return Slot(self, is_bulk=is_bulk)
         if self.waiting >= self._max_waiting * QUEUE_SHARE[priority]:
             QUEUE_REFUSED.labels(priority, "full").inc()
@@ -153,7 +155,7 @@ class Admission:
         except BaseException:
             self._abandon(waiting)
             raise
-        labelled(QUEUE_WAIT, priority).observe(self._clock() - began)
+        _waits[priority,].observe(self._clock() - began)
         return Slot(self, is_bulk=waiting.is_bulk)
 
     def _room(self, *, is_bulk: bool) -> bool:

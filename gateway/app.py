@@ -35,18 +35,18 @@ from gateway.metering import Metering
 from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
 from gateway.routes import HotPath
+from gateway.sampling import Sampler, cache_sample, keys_sample
 from gateway.settings import load
 from gateway.stores import ANSWERS, PICTURES, MemoryStore, RedisStore, TieredStore
 from gateway.telemetry import (
-    CACHE_BYTES,
+    BUILD_INFO,
     CACHE_ERRORS,
-    IMAGE_CACHE_BYTES,
     IMAGE_DECODE_BYTES,
     IMAGE_FETCH_SECONDS,
     IMAGE_FETCHES,
-    IMAGE_SHRUNK_BYTES,
     KEYS_RELOADED,
     LIMITS_LOST,
+    TENANT,
     UNLIMITED,
     configure_logging,
     watch_loop_lag,
@@ -158,9 +158,13 @@ async def _pipeline(
     _background(watch_loop_lag(), held)
     admission, upstream = _engines(settings, client, look_up, held)
     memory = MemoryStore(settings.cache_max_bytes)
-    CACHE_BYTES.set_function(lambda: memory.bytes_used)
     memories = [memory]
     generation = await _generation(settings, memories, held)
+    BUILD_INFO.labels(__version__, settings.build_revision, settings.model_revision).set(1)
+    TENANT.limit = settings.metrics_max_tenants
+    sampler = Sampler()
+    sampler.add(keys_sample(keys))
+    sampler.add(cache_sample("answers", memory))
     store = _shared(settings, memory)
     held.push_async_callback(store.aclose)
     cache = ResponseCache(
@@ -168,6 +172,8 @@ async def _pipeline(
     )
     flights = Flights(cache.keep)
     held.push_async_callback(flights.aclose)
+    images = _images(settings, address_allowed, generation, memories, sampler, held)
+    _background(sampler.run(), held)
     # One thread: parsing holds the GIL, so more of them would only make the event loop wait for each other's.
     bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bodies")
     held.callback(bodies.shutdown, cancel_futures=True)
@@ -185,7 +191,7 @@ async def _pipeline(
             },
             max_images=settings.image_max_count,
         ),
-        _images(settings, address_allowed, generation, memories, held),
+        images,
         cache,
         flights,
         _metering(settings, held),
@@ -276,6 +282,7 @@ def _images(
     address_allowed: AddressPolicy,
     generation: Generation,
     memories: list[MemoryStore],
+    sampler: Sampler,
     held: AsyncExitStack,
 ) -> ImageStep:
     # One decoder a core: more would only add memory, fewer would leave cores idle.
@@ -289,7 +296,7 @@ def _images(
     )
     held.push_async_callback(fetcher.aclose)
     memory = MemoryStore(settings.image_cache_max_bytes)
-    IMAGE_CACHE_BYTES.set_function(lambda: memory.bytes_used)
+    sampler.add(cache_sample("pictures", memory))
     # A picture takes longer over the network than an answer does: hence the longer timeout.
     store = _shared(settings, memory, PICTURES, timeout_s=0.5) if settings.image_cache_max_bytes else memory
     held.push_async_callback(store.aclose)
@@ -302,10 +309,10 @@ def _images(
     )
     held.push_async_callback(content.aclose)
     gate = MemoryGate(settings.image_memory_bytes)
-    IMAGE_DECODE_BYTES.set_function(lambda: gate.held_bytes)
+    sampler.add(lambda: IMAGE_DECODE_BYTES.set(gate.held_bytes))
     shrunk = MemoryStore(settings.image_shrunk_max_bytes)
-    IMAGE_SHRUNK_BYTES.set_function(lambda: shrunk.bytes_used)
     memories += [memory, shrunk]
+    sampler.add(cache_sample("shrunk", shrunk))
     return ImageStep(
         content,
         pool,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import orjson
+
+Fault = Literal["client", "limit", "overload", "engine", "gateway"]
 
 
 class GatewayError(Exception):
@@ -13,6 +15,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
+    fault_of: ClassVar[Fault] = "client"
+    """Whose fault it is, for the metrics: only `client` and `limit` spare the availability objective."""
 
     def __init__(
         self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int | None = None
@@ -25,6 +29,11 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         """More headers for the answer."""
+
+    @property
+    def cause(self) -> str:
+        """What it was, in one of few words that this code base chose: a label of metrics."""
+        return self.reason or "invalid_request"
 
 
 class InvalidRequest(GatewayError):
@@ -95,6 +104,7 @@ class QueueFull(GatewayError):
 
     status = 503
     code = "queue_full"
+    fault_of = "overload"
 
 
 class QueueTimeout(GatewayError):
@@ -102,12 +112,14 @@ class QueueTimeout(GatewayError):
 
     status = 503
     code = "queue_timeout"
+    fault_of = "overload"
 
 
 class InternalError(GatewayError):
     """500: a defect of the gateway; the log has the rest under the request's id."""
 
     code = "internal_error"
+    fault_of = "gateway"
 
 
 class EngineMisbehaved(GatewayError):
@@ -115,6 +127,7 @@ class EngineMisbehaved(GatewayError):
 
     status = 502
     code = "engine_error"
+    fault_of = "engine"
 
 
 class EngineUnavailable(GatewayError):
@@ -122,6 +135,7 @@ class EngineUnavailable(GatewayError):
 
     status = 503
     code = "engine_unavailable"
+    fault_of = "engine"
 
 
 class Stopping(GatewayError):
@@ -143,6 +157,7 @@ class EngineTimeout(GatewayError):
 
     status = 504
     code = "engine_timeout"
+    fault_of = "engine"
 
 
 class EngineRefused(GatewayError):
@@ -153,6 +168,12 @@ class EngineRefused(GatewayError):
         super().__init__(message, param=param, code=code)
         self.status = status  # type: ignore[misc]  # the one error whose status is not known beforehand
         self.type = kind  # type: ignore[misc]
+        self.fault_of = "engine" if status >= 500 else "client"  # type: ignore[misc]  # noqa: PLR2004
+
+    @property
+    def cause(self) -> str:
+        """Not the engine's own code, which could be anything."""
+        return "engine_refused"
 
 
 def body_of(error: GatewayError) -> bytes:

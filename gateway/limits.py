@@ -33,6 +33,7 @@ class LimitExceeded(GatewayError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    fault_of = "limit"
     more_headers: ClassVar[Headers] = ()
 
     def __init__(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from gateway.apis import api_of
 from gateway.apis.answers import usage_of_answer
+from gateway.counting import count_tokens
 from gateway.limits import Limiter, Limits
-from gateway.pricing import price
+from gateway.pricing import image_tokens, price
 from gateway.sse import watched
 
 if TYPE_CHECKING:
@@ -47,13 +48,24 @@ class Metering:
         return await self._limiter.admit(key.id, limits, tokens)
 
     def settled(self, keyed: Keyed, reply: Reply, grant: Grant) -> Reply:
-        """The reply, whose end settles and releases the grant. An answer that tells no usage stays at its price."""
+        """The reply, whose end settles and releases the grant and counts the tokens.
+
+        An answer that tells no usage stays at its price.
+        """
         parsed = keyed.located.parsed
         raw = parsed.identified.allowed.raw
 
         def settle(usage: Usage) -> None:
             raw.timer.facts |= {"prompt_tokens": usage.prompt, "completion_tokens": usage.output}
             grant.settle(usage.total)
+            sizes = [image_tokens(p.info.width, p.info.height, p.part.max_pixels) for p in keyed.located.pictures]
+            count_tokens(
+                parsed.identified.key.tenant,
+                prompt=usage.prompt,
+                completion=usage.output,
+                image=sum(sizes),
+                images=len(sizes),
+            )
 
         if isinstance(reply.body, bytes):
             if (usage := usage_of_answer(reply.body)) is not None:

@@ -21,6 +21,8 @@ CHINESE = {
     "port": "API 端口。",
     "metrics_host": "`/metrics` 的地址；留空则与 HOST 相同。",
     "metrics_port": "`/metrics` 的端口，与 API 分开。",
+    "metrics_max_tenants": "按密钥文件顺序，有独立指标序列的租户数；其余计入 `other`。",
+    "build_revision": "构建所用的提交，显示在 `gateway_build_info` 中。",
     "workers": "工作进程数，每个进程占满一个核。",
     "engines": "vLLM 服务的基地址，逗号分隔，不带 `/v1`；`dns+http://name:port` 表示该域名的所有地址。",
     "engine_dns_interval_s": "每隔多少秒重新解析 `dns+http` 引擎的域名。",

@@ -18,6 +18,7 @@ import orjson
 from gateway.apis import api_of, api_of_path
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
 from gateway.body import ClientGone
+from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
 from gateway.errors import (
     EngineMisbehaved,
     GatewayError,
@@ -26,8 +27,8 @@ from gateway.errors import (
     Stopping,
     UnknownPath,
 )
-from gateway.stages import JSON, Operation, RawRequest
-from gateway.telemetry import ACCESS, DISCONNECTS, FIRST_BYTE, IN_FLIGHT, LATENCY, REQUESTS, StepTimer, labelled
+from gateway.stages import EVENT_STREAM, JSON, Operation, RawRequest
+from gateway.telemetry import ACCESS, DISCONNECTS, IN_FLIGHT, StepTimer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 ROUTES = {operation.value: operation for operation in Operation}
 PREFIX = "/v1/"
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; it is logged and counted, never sent."""
 CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger(__name__)
@@ -80,6 +79,7 @@ class Exchange:
         self._id = "req_" + secrets.token_hex(16)
         self._operation = ROUTES.get(scope["path"])
         self._status = 0
+        self._error: GatewayError | None = None
         self._cache = "bypass"
         self._age_s: int | None = None
         self._more: tuple[tuple[bytes, bytes], ...] = ()
@@ -127,6 +127,8 @@ class Exchange:
             reply = await pipeline.answer(parsed)
             try:
                 self._cache, self._age_s, self._more = reply.cache, reply.age_s, reply.headers
+                if reply.content_type == EVENT_STREAM:
+                    count_first_token(self._operation, reply.cache, self._timer.elapsed_s())
                 if isinstance(reply.body, bytes):
                     self._capture(reply.body)
                     await self._send_whole(200, self._rendered(parsed, reply.body), reply.content_type)
@@ -160,11 +162,15 @@ class Exchange:
     async def _send_stream(self, reply: Reply, chunks: AsyncIterator[bytes]) -> None:
         # Proxies in between must not hold events back either.
         await self._start(200, reply.content_type, [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
+        pace = StreamPace(self._operation)
         async with aclosing(chunks):  # type: ignore[type-var]  # always a generator
             async for chunk in chunks:
+                pace.add(chunk)
                 self._capture(chunk)
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
+        if reply.cache != "hit":  # A kept answer's pace says nothing of an engine.
+            pace.end()
 
     async def _start(self, status: int, content_type: bytes, more: list[tuple[bytes, bytes]]) -> None:
         self._status = status
@@ -179,11 +185,10 @@ class Exchange:
         if self._age_s is not None:
             headers.append((b"age", b"%d" % self._age_s))
         self._first_byte_s = self._timer.elapsed_s()
-        if self._operation is not None:
-            labelled(FIRST_BYTE, self._operation.value).observe(self._first_byte_s)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _fail(self, error: GatewayError) -> None:
+        self._error = error
         if self._status:  # The status has gone out: all that is left is to say so in the stream.
             event = api_of(self._operation).error_event(error, b"")
             await self._send({"type": "http.response.body", "body": event})
@@ -218,14 +223,21 @@ class Exchange:
     def _record(self) -> dict[str, Any]:
         elapsed = self._timer.elapsed_s()
         operation = self._operation.value if self._operation else "other"
-        labelled(REQUESTS, operation, str(self._status), self._cache).inc()
-        labelled(LATENCY, operation).observe(elapsed)
+        count_request(
+            self._operation,
+            status=self._status,
+            cache=self._cache,
+            tenant=self._tenant,
+            error=self._error,
+            elapsed_s=elapsed,
+        )
         given = self._headers.get(b"x-request-id", b"")
         facts = {
             "request_id": self._id,
             "client_request_id": given.decode() if CLIENT_REQUEST_ID.fullmatch(given) else None,
             "operation": operation,
             "status": self._status,
+            "error": self._error.cause if self._error else None,
             "tenant": self._tenant,
             "key_id": self._key_id,
             "cache": self._cache,

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,9 @@ def serve(settings: Settings) -> int:
 
 def _run(settings: Settings) -> int:
     import uvicorn  # noqa: PLC0415 - after PROMETHEUS_MULTIPROC_DIR
-    from prometheus_client import REGISTRY, CollectorRegistry, start_http_server  # noqa: PLC0415 - likewise
-    from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - likewise
+    from prometheus_client import start_http_server  # noqa: PLC0415 - likewise
 
+    from gateway.exposition import registry_for  # noqa: PLC0415 - likewise
     from gateway.keys import KeyFile, KeyFileError  # noqa: PLC0415
     from gateway.stores import RedisStore  # noqa: PLC0415
     from gateway.telemetry import configure_logging  # noqa: PLC0415
@@ -71,10 +72,7 @@ def _run(settings: Settings) -> int:
         return EX_CONFIG
     if advice := limits_counted_apart(settings, keys.ring.keys):
         log.warning(advice)
-    registry = REGISTRY
-    if settings.workers > 1:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry = registry_for(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) if settings.workers > 1 else None)
     metrics_host = settings.metrics_host or settings.host
     try:
         metrics, _ = start_http_server(settings.metrics_port, metrics_host, registry)

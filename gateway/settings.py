@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=1, le=65535, description="Port of the API.")
     metrics_host: str | None = Field(None, description="Address of `/metrics`; as HOST when empty.")
     metrics_port: int = Field(9090, ge=1, le=65535, description="Port of `/metrics`, apart from the API's.")
+    metrics_max_tenants: int = Field(
+        50, ge=0, description="Tenants with series of their own, in the key file's order; the others are `other`."
+    )
+    build_revision: str = Field("", description="Commit that this was built from, shown in `gateway_build_info`.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes. One fills one core.")
     engines: CommaSeparated = Field(
         ("http://127.0.0.1:8000",),

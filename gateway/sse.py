@@ -11,6 +11,7 @@ import orjson
 
 from gateway.apis.answers import EVENT_END, Usage, usage_of_event
 from gateway.errors import EngineMisbehaved, EngineRefused, GatewayError
+from gateway.telemetry import STREAMS_BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -124,6 +125,7 @@ async def relay(head: bytes, chunks: AsyncIterator[bytes], api: Api) -> AsyncIte
         if ended:
             return
         error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
+    STREAMS_BROKEN.labels(error.cause).inc()
     yield api.error_event(error, tail)
 
 

@@ -8,40 +8,73 @@ import logging.config
 import math
 import os
 import time
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from gateway.metric_kinds import BoundedLabel, Children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
-"""From a cache hit to a long generation."""
+LATENCY_BUCKETS_S = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 30, 60, 120)
+"""Dense from 50 ms to 60 s, where generations lie; below are cache hits. 2.5 s is the objective of the first token."""
+TOKEN_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Between two tokens: people read about 20 a second; seconds are a stall."""
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 """50 ms is where a client would notice."""
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 """Several workers count in files; prometheus-client decides that at its import."""
 STEP_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 """From a key lookup to a generation."""
+MAX_TENANT_LABELS = 50
+"""Until GATEWAY_METRICS_MAX_TENANTS says otherwise."""
 
 REQUESTS = Counter("gateway_requests", "Requests answered.", ("operation", "status", "cache"))
+ERRORS = Counter(
+    "gateway_request_errors",
+    "Requests that ended with an error, by whose fault it is and what it was.",
+    ("operation", "error_class", "error_type"),
+)
+STREAMS_BROKEN = Counter(
+    "gateway_streams_broken", "Streams that an engine broke off after their status had gone out.", ("error_type",)
+)
+# Names, units and meanings of OpenTelemetry's semantic conventions for generative AI (model server metrics).
 LATENCY = Histogram(
-    "gateway_request_duration_seconds",
-    "From the first byte in to the last byte out.",
-    ("operation",),
+    "gen_ai_server_request_duration_seconds",
+    "From the first byte in to the last byte out; error_type is empty for what went well.",
+    ("gen_ai_operation_name", "error_type"),
     buckets=LATENCY_BUCKETS_S,
 )
-FIRST_BYTE = Histogram(
-    "gateway_time_to_first_byte_seconds",
-    "From the first byte in to the first byte out.",
-    ("operation",),
+FIRST_TOKEN = Histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "From the first byte in to the first event out, of streams.",
+    ("gen_ai_operation_name", "cache"),
     buckets=LATENCY_BUCKETS_S,
+)
+PER_TOKEN = Histogram(
+    "gen_ai_server_time_per_output_token_seconds",
+    "Mean time between two events of a stream by an engine, which are tokens unless the engine sends several at once.",
+    ("gen_ai_operation_name",),
+    buckets=TOKEN_BUCKETS_S,
+)
+LONGEST_GAP = Histogram(
+    "gateway_stream_longest_gap_seconds",
+    "The longest silence within a stream by an engine, after its first event: a stall that a mean hides.",
+    ("gen_ai_operation_name",),
+    buckets=TOKEN_BUCKETS_S,
 )
 STEPS = Histogram(
     "gateway_step_duration_seconds", "Time of one step of the pipeline.", ("step",), buckets=STEP_BUCKETS_S
 )
 IN_FLIGHT = Gauge("gateway_in_flight_requests", "Requests being answered.", multiprocess_mode="livesum")
+TENANT_REQUESTS = Counter("gateway_tenant_requests", "Requests by tenant.", ("tenant", "outcome", "cache"))
+TOKENS = Counter(
+    "gateway_tokens",
+    "Tokens by tenant: input (pictures included) and output as the engine counted them, image as the gateway did.",
+    ("tenant", "gen_ai_token_type"),
+)
+TENANT_IMAGES = Counter("gateway_tenant_images", "Pictures of requests that an engine was asked about.", ("tenant",))
 ENGINE_IN_FLIGHT = Gauge(
     "gateway_engine_in_flight_requests", "Requests at an engine.", ("engine",), multiprocess_mode="livesum"
 )
@@ -55,6 +88,7 @@ ENGINE_FAILURES = Counter("gateway_engine_failures", "Attempts that an engine fa
 ENGINE_RETRIES = Counter("gateway_engine_retries", "Times another engine was asked, by why.", ("cause",))
 RETRIES_REFUSED = Counter("gateway_engine_retries_refused", "Retries that the budget did not allow.")
 DNS_FAILURES = Counter("gateway_engine_dns_failures", "Look-ups of engines' names that failed; the known ones stayed.")
+ENGINE_EJECTIONS = Counter("gateway_engine_ejections", "Times that an engine was taken out.", ("engine",))
 DISCONNECTS = Counter(
     "gateway_client_disconnects", "Clients that left before their answer was complete.", ("operation",)
 )
@@ -62,19 +96,22 @@ CACHE_ERRORS = Counter(
     "gateway_cache_errors", "Shared cache operations that failed; the request went on.", ("operation",)
 )
 JOINED = Counter("gateway_cache_joined_requests", "Requests that shared an answer that was already under way.")
-CACHE_BYTES = Gauge("gateway_cache_bytes", "Memory that kept answers take.", multiprocess_mode="livesum")
+CACHE_BYTES = Gauge(
+    "gateway_cache_bytes",
+    "Memory that the caches take: answers, pictures as fetched, pictures as shrunk.",
+    ("cache",),
+    multiprocess_mode="livesum",
+)
+CACHE_ENTRIES = Gauge(
+    "gateway_cache_entries", "Entries of the caches in memory.", ("cache",), multiprocess_mode="livesum"
+)
+CACHE_EVICTIONS = Counter("gateway_cache_evictions", "Entries pushed out of memory to make room.", ("cache",))
 IMAGES = Counter("gateway_images", "Pictures taken in, by what became of them.", ("outcome",))
 IMAGE_FETCHES = Counter("gateway_image_fetches", "Pictures by URL, by what became of them.", ("outcome",))
 IMAGE_FETCH_SECONDS = Histogram(
     "gateway_image_fetch_seconds",
     "Time of one picture's download, or of asking whether it has changed; kept pictures do not count.",
     buckets=LATENCY_BUCKETS_S,
-)
-IMAGE_CACHE_BYTES = Gauge(
-    "gateway_image_cache_bytes", "Memory that fetched pictures take.", multiprocess_mode="livesum"
-)
-IMAGE_SHRUNK_BYTES = Gauge(
-    "gateway_image_shrunk_bytes", "Memory that kept shrunk pictures take.", multiprocess_mode="livesum"
 )
 IMAGE_DECODE_BYTES = Gauge(
     "gateway_image_decode_bytes", "Memory that decoders hold, as estimated.", multiprocess_mode="livesum"
@@ -99,16 +136,44 @@ QUEUE_REFUSED = Counter(
     "gateway_queue_refused", "Requests that found no place or waited too long.", ("priority", "reason")
 )
 KEYS_RELOADED = Counter("gateway_keys_reloads", "Times the key file was read anew.", ("outcome",))
+KEY_NEXT_EXPIRY = Gauge(
+    "gateway_key_next_expiry_timestamp_seconds",
+    "When the next key expires that is still valid, since the epoch; +Inf when none does.",
+    multiprocess_mode="livemax",  # the workers agree; the parent process has never looked
+)
+BUILD_INFO = Gauge(
+    "gateway_build_info",
+    "1, with what runs: the gateway's version and commit, and the weights' revision.",
+    ("version", "revision", "model_revision"),
+    multiprocess_mode="livemax",
+)
+STARTED = Gauge(
+    "gateway_start_time_seconds", "When the youngest worker started, since the epoch.", multiprocess_mode="livemax"
+)
+WORKERS = Gauge("gateway_workers", "Worker processes that answer.", multiprocess_mode="livesum")
+RESIDENT_BYTES = Gauge("gateway_resident_memory_bytes", "Memory of all workers.", multiprocess_mode="livesum")
+CPU_SECONDS = Counter("gateway_cpu_seconds", "Processor time of all workers.")
+
+for _counter, _series in (
+    # There from the start: `rate` sees no increase in a series' first value, so a first error would go unnoticed.
+    (STREAMS_BROKEN, (("engine_error",), ("engine_timeout",))),
+    (CACHE_ERRORS, (("get",), ("put",))),
+    (IMAGE_FETCHES, (("fetched",), ("fresh",), ("revalidated",), ("failed",))),
+    (AUDIT_DROPPED, (("queue_full",), ("error",))),
+    (LIMITS_REFUSED, (("requests",), ("tokens",), ("concurrency",), ("daily_tokens",))),
+    (QUEUE_REFUSED, tuple((p, r) for p in ("interactive", "default", "bulk") for r in ("full", "deadline"))),
+):
+    for _values in _series:
+        _counter.labels(*_values)
+for _priority in ("interactive", "default", "bulk"):
+    QUEUE_DEPTH.labels(_priority)
+
+TENANT = BoundedLabel(MAX_TENANT_LABELS)
+"""A tenant's label."""
+STEP = Children(STEPS)
+"""By step: the timer's own lookup, several in each request."""
 
 ACCESS = logging.getLogger("gateway.access")
-
-Metric = TypeVar("Metric", Counter, Gauge, Histogram)
-
-
-@cache
-def labelled(metric: Metric, *values: str) -> Metric:
-    """`metric.labels(*values)` for labels of few values: looked up by the library it costs more than counting."""
-    return metric.labels(*values)
 
 
 class _Step:
@@ -166,7 +231,7 @@ class StepTimer:
     def _book(self, name: str, begun: float, spent: float) -> None:
         self.steps.append((name, spent))
         self.begun.append(begun - self.started)
-        labelled(STEPS, name).observe(spent)
+        STEP[name,].observe(spent)
 
     def part(self, name: str, seconds: float) -> None:
         """Tell `seconds` of the step that runs apart from the rest of it, as step `name`."""

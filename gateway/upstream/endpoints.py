@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
-from gateway.telemetry import ENGINE_IN_FLIGHT, ENGINE_UP, forget_engine
+from gateway.telemetry import ENGINE_EJECTIONS, ENGINE_IN_FLIGHT, ENGINE_UP, forget_engine
 from gateway.upstream.affinity import load_bound, salt_of, score
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Endpoint:
         """Its address is gone: it finishes what it has, and is forgotten."""
         self._awaiting: set[asyncio.Task[object]] = set()
         ENGINE_UP.labels(url).set(int(well))
+        ENGINE_EJECTIONS.labels(url)  # There from the start, so that the first one is an increase.
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
@@ -62,6 +63,8 @@ class Endpoint:
 
     def close(self) -> None:
         """Send it nothing new until it generates again. What it has been sent goes on: it may be draining."""
+        if not self.ejected:
+            ENGINE_EJECTIONS.labels(self.url).inc()
         self.ejected, self.proven = True, False
         ENGINE_UP.labels(self.url).set(0)
 

@@ -12,7 +12,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Literal
 
-from gateway.errors import GatewayError
+from gateway.errors import EngineTimeout, GatewayError
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.client import EngineUnreachable
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from gateway.upstream.client import EngineClient
     from gateway.upstream.endpoints import Endpoint
 
-    Outcome = Literal["token", "refused", "silent"]
+    Outcome = Literal["token", "silent", "gone", "broken"]
+    """`silent`: it takes connections and says nothing; `gone`: it takes none; `broken`: it fails."""
 
 ONE_TOKEN = b'{"prompt":"ping","max_tokens":1,"temperature":0}'
 SERVER_ERRORS = 500
@@ -68,6 +69,8 @@ class Prober:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, endpoint: Endpoint) -> None:
+        for cause in ("hung", "gone", "broken"):
+            ENGINE_FAILURES.labels(endpoint.url, cause)  # There from the start, so that the first is an increase.
         clock = asyncio.get_running_loop().time
         alive_at = clock()
         while endpoint.in_flight or not endpoint.leaving:
@@ -81,11 +84,11 @@ class Prober:
                 if endpoint.answers == answers and not await self._counts(endpoint):
                     self._lost(endpoint, "hung")
             elif clock() - alive_at > self._timeout_s:
-                self._lost(endpoint, "hung")
+                self._lost(endpoint, outcome)
             elif not endpoint.ejected:
                 # It drains, or has just died: what it has begun may well come to its end.
                 log.error("engine refuses and gets nothing new", extra={"engine": endpoint.url})
-                ENGINE_FAILURES.labels(endpoint.url, "refused").inc()
+                ENGINE_FAILURES.labels(endpoint.url, outcome).inc()
                 endpoint.close()
             # One that is out is what clients wait for: look at it more often.
             await asyncio.sleep(self._interval_s / 4 if endpoint.ejected else self._interval_s)
@@ -111,12 +114,14 @@ class Prober:
                     await response.read()
                 finally:
                     response.close()
-        except TimeoutError:
+        except (TimeoutError, EngineTimeout):
             return "silent"
-        except (EngineUnreachable, GatewayError):
-            return "refused"
+        except EngineUnreachable:
+            return "gone"
+        except GatewayError:
+            return "broken"
         # A refusal is a sign of life too; that a model takes no plain completions is no reason to take it out.
-        return "token" if response.status < SERVER_ERRORS else "refused"
+        return "token" if response.status < SERVER_ERRORS else "broken"
 
     async def _counts(self, endpoint: Endpoint) -> bool:
         before = await self._tokens(endpoint)

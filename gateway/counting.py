@@ -1,0 +1,136 @@
+"""Counts a request: at its end by operation, outcome and tenant; a stream's pace on the way; tokens once known.
+
+Children are kept in dicts, so that an ordinary request costs lookups and additions only. Labels: operations and errors
+are this code's own words, tenants are bounded; nothing a client or an engine sent becomes one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from gateway.metric_kinds import OTHER, Children
+from gateway.stages import Operation
+from gateway.telemetry import (
+    ERRORS,
+    FIRST_TOKEN,
+    LATENCY,
+    LONGEST_GAP,
+    PER_TOKEN,
+    REQUESTS,
+    TENANT,
+    TENANT_IMAGES,
+    TENANT_REQUESTS,
+    TOKENS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.errors import GatewayError
+
+GEN_AI_OPERATIONS = {
+    # OpenTelemetry's well-known values of gen_ai.operation.name; the list of models is no generation.
+    Operation.CHAT: "chat",
+    Operation.PREDICT: "chat",
+    Operation.RESPONSES: "chat",
+    Operation.MESSAGES: "chat",
+    Operation.COMPLETIONS: "text_completion",
+}
+EVENT_END = b"\n\n"
+GONE = "client_gone"
+"""The outcome, and the error type, of a client that left before its answer was complete."""
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that left; it is logged and counted, never sent."""
+AT_ONCE = (
+    # Errors that cost the availability objective. Their series exist from the start: `rate` sees no increase in a
+    # series' first value, and the first minutes of an outage would not count.
+    ("overload", "queue_full"),
+    ("overload", "queue_timeout"),
+    ("gateway", "internal_error"),
+    ("engine", "engine_error"),
+    ("engine", "engine_unavailable"),
+    ("engine", "engine_timeout"),
+    ("engine", "engine_refused"),
+)
+
+_requests = Children(REQUESTS)
+_errors = Children(ERRORS)
+_latency = Children(LATENCY)
+_first_token = Children(FIRST_TOKEN)
+_per_token = Children(PER_TOKEN)
+_longest_gap = Children(LONGEST_GAP)
+_tenants = Children(TENANT_REQUESTS)
+_images = Children(TENANT_IMAGES)
+_tokens = Children(TOKENS)
+for _operation in GEN_AI_OPERATIONS:
+    for _fault in AT_ONCE:
+        _errors[(_operation.value, *_fault)].inc(0)
+
+
+def count_request(
+    operation: Operation | None,
+    *,
+    status: int,
+    cache: str,
+    tenant: str | None,
+    error: GatewayError | None,
+    elapsed_s: float,
+) -> None:
+    """Count a request that is over; `status` is what the client was told, and `operation` None for an unknown path."""
+    name = operation.value if operation else "other"
+    outcome, error_type = "ok", ""
+    if error is not None:
+        outcome, error_type = error.fault_of, error.cause
+        _errors[name, outcome, error_type].inc()
+    elif status == CLIENT_CLOSED_REQUEST:
+        outcome = error_type = GONE
+    _requests[name, str(status), cache].inc()
+    if operation in GEN_AI_OPERATIONS:
+        _latency[GEN_AI_OPERATIONS[operation], error_type].observe(elapsed_s)
+        _tenants[TENANT(tenant), outcome, cache].inc()
+
+
+def count_tokens(tenant: str, *, prompt: int, completion: int, image: int, images: int) -> None:
+    """Count what an engine did for a tenant; `image` are the tokens of its `images` pictures, part of `prompt`."""
+    label = TENANT(tenant)
+    _tokens[label, "input"].inc(prompt)
+    _tokens[label, "output"].inc(completion)
+    if images:
+        _tokens[label, "image"].inc(image)
+        _images[(label,)].inc(images)
+
+
+def count_first_token(operation: Operation | None, cache: str, elapsed_s: float) -> None:
+    """Count a stream whose first event goes out now, `elapsed_s` after the request came in; kept ones too."""
+    if operation in GEN_AI_OPERATIONS:
+        _first_token[GEN_AI_OPERATIONS[operation], cache].observe(elapsed_s)
+
+
+class StreamPace:
+    """Times a stream's events: the mean between two, the longest gap. One clock read and a count a chunk."""
+
+    __slots__ = ("_clock", "_events", "_first_s", "_last_s", "_longest_s", "_name")
+
+    def __init__(self, operation: Operation | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`clock` gives seconds."""
+        self._name = OTHER if operation is None else GEN_AI_OPERATIONS.get(operation, OTHER)
+        self._clock = clock
+        self._first_s = self._last_s = self._longest_s = 0.0
+        self._events = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Another piece is here, of any number of events."""
+        now_s = self._clock()
+        if not self._events:
+            self._first_s = now_s
+        elif now_s - self._last_s > self._longest_s:
+            self._longest_s = now_s - self._last_s
+        self._last_s = now_s
+        self._events += chunk.count(EVENT_END)
+
+    def end(self) -> None:
+        """The stream is over; of a single event there is nothing to tell."""
+        if self._events > 1 and self._last_s > self._first_s:
+            _per_token[self._name,].observe((self._last_s - self._first_s) / (self._events - 1))
+            _longest_gap[self._name,].observe(self._longest_s)

@@ -1,0 +1,96 @@
+"""`make observe`: stack, Prometheus, traffic; then every query of every panel and rule, and four faults.
+
+Exit codes: 0 every query has data and every fault was seen; 1 not, each with its line; 69 the stack did not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+from gateway.__main__ import main as gateway
+from helm.observability import faults, stack, traffic
+from helm.observability.live import Outcome, judge
+from helm.observability.queries import known_names, panel_queries, rule_queries, rules, unknown_names
+from serving.demo import ask, launch_plan
+
+EX_UNAVAILABLE = 69
+FOLDER = Path(".observe")
+BEGAN_S = time.monotonic()
+DATA_DEADLINE_S = 90.0
+"""Rates need a few scrapes, quantiles traffic of every kind."""
+
+
+def say(text: str) -> None:
+    """Print a line at once, with the seconds since the start."""
+    print(f"[{time.monotonic() - BEGAN_S:6.1f} s] {text}", flush=True)
+
+
+async def until_alive(running: stack.Stack, model: str, picture: bytes) -> Outcome:
+    """Send traffic until every query has data, or the deadline is over."""
+    asked, known = [*panel_queries(), *rule_queries()], known_names()
+    until = time.monotonic() + DATA_DEADLINE_S
+    async with traffic.client_of(running) as client:
+        while True:
+            await traffic.one_round(client, running, model, picture)
+            await asyncio.sleep(2 * stack.SCRAPE_S)
+            outcome = judge(asked, known, running.prometheus.query)
+            if not outcome.dead or time.monotonic() > until:
+                return outcome
+
+
+async def see_faults(running: stack.Stack, model: str) -> list[faults.Seen]:
+    """Put each fault in and print what was seen."""
+    seen = []
+    async with traffic.client_of(running) as client:
+        for fault in faults.Saboteur(running, client, model).faults():
+            seen.append(await faults.put_in(running, fault))
+            say(seen[-1].line())
+    return seen
+
+
+def summary(outcome: Outcome, seen: list[faults.Seen]) -> str:
+    """The figures."""
+    panels = {query.where for query in panel_queries() if query.kind == "panel"}
+    rest = ", ".join(f"{len(queries)} {name}-only" for name, queries in outcome.elsewhere.items())
+    alerts = sum("alert" in rule for rule in rules())
+    return (
+        f"{len(panels)} panels; {len(outcome.alive)} queries of panels and rules alive, {len(outcome.dead)} dead, "
+        f"{rest} "
+        f"(names as the exporters document them); {alerts} alerts, each proven by promtool; "
+        f"{sum(each.ok for each in seen)} of {len(seen)} faults seen"
+    )
+
+
+def main() -> int:
+    """Do all of it."""
+    if faulty := unknown_names([*panel_queries(), *rule_queries()], known_names()):
+        for line in faulty:
+            say(line)
+        return 1
+    picture = ask.draw(7, FOLDER.parent / ".observe-pictures")[0].picture.read_bytes()
+    model = launch_plan.model_name()
+    try:
+        with stack.started(FOLDER, picture, say) as running:
+            began = time.monotonic()
+            say("vLLM generates; sending traffic until every query has data")
+            outcome = asyncio.run(until_alive(running, model, picture))
+            say(f"{len(outcome.alive)} queries alive, {len(outcome.dead)} dead; putting faults in")
+            for query, what in outcome.dead:
+                say(f"no data: {query.where}: {what}")
+            seen = asyncio.run(see_faults(running, model))
+            minutes = 1 + int(time.monotonic() - began) // 60
+            for name in ("report.html", "report.png"):
+                words = ["report", f"--since={minutes}m", f"--prometheus={running.prometheus_url}"]
+                gateway([*words, f"--out={FOLDER / name}"])
+    except stack.StackError as exc:
+        say(str(exc))
+        return EX_UNAVAILABLE
+    say(summary(outcome, seen))
+    return 1 if outcome.dead or not all(each.ok for each in seen) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
