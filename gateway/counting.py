@@ -48,6 +48,7 @@ AT_ONCE = (
     ("overload", "queue_full"),
     ("overload", "queue_timeout"),
     ("gateway", "internal_error"),
+    ("gateway", "stopping"),
     ("engine", "engine_error"),
     ("engine", "engine_unavailable"),
     ("engine", "engine_timeout"),

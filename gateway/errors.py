@@ -143,6 +143,7 @@ class Stopping(GatewayError):
 
     status = 503
     code = "stopping"
+    fault_of = "gateway"
 
 
 class NotCached(GatewayError):

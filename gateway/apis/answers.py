@@ -45,7 +45,8 @@ def usage_of(document: Any) -> Usage | None:  # noqa: ANN401 - whatever JSON the
         return None
     try:
         if "prompt_tokens" in usage:
-            return Usage(usage["prompt_tokens"], whole(usage["total_tokens"]) - whole(usage["prompt_tokens"]))
+            prompt = whole(usage["prompt_tokens"])
+            return Usage(prompt, whole(whole(usage["total_tokens"]) - prompt))
         cached = (usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
         return Usage(whole(usage["input_tokens"]) + sum(map(whole, cached)), whole(usage["output_tokens"]))
     except (KeyError, ValueError):
@@ -53,8 +54,8 @@ def usage_of(document: Any) -> Usage | None:  # noqa: ANN401 - whatever JSON the
 
 
 def whole(count: object) -> int:
-    """`count` if it is a whole number; raises ValueError."""
-    if not isinstance(count, int):
+    """`count` if it is a whole number, 0 or more; raises ValueError."""
+    if not isinstance(count, int) or count < 0:
         raise ValueError("no number of tokens")  # noqa: TRY004 - as int() would for a text
     return count
 

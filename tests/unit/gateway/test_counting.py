@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.counting import StreamPace, count_request, count_tokens, tokens_of
+from gateway.counting import StreamPace, count_request, count_tokens
 from gateway.errors import EngineRefused, EngineUnavailable, GatewayError, InternalError, InvalidRequest, QueueFull
 from gateway.limits import BudgetSpent
 from gateway.stages import Operation
@@ -95,22 +95,6 @@ def test_tokens_are_the_tenants_as_long_as_tenants_have_names(grown):
         for kind in ("input", "output", "image")
     ]
     assert got == [110, 8, 64]
-
-
-@pytest.mark.parametrize(
-    ("usage", "tokens"),
-    [
-        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
-        ({"prompt_tokens": 3}, (3, 0)),
-        ({"prompt_tokens": "3"}, None),
-        ({"prompt_tokens": -3}, None),
-        ({}, None),
-        (None, None),
-        ("many", None),
-    ],
-)
-def test_usage_is_read_as_far_as_it_is_one(usage, tokens):
-    assert tokens_of(usage) == tokens
 
 
 class TestStreamPace:
