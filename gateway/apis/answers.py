@@ -56,7 +56,7 @@ def usage_of(document: Any) -> Usage | None:  # noqa: ANN401 - whatever JSON the
 def whole(count: object) -> int:
     """`count` if it is a whole number, 0 or more; raises ValueError."""
     if not isinstance(count, int) or count < 0:
-        raise ValueError("no number of tokens")  # noqa: TRY004 - as int() would for a text
+        raise ValueError("no number of tokens")
     return count
 
 
