@@ -594,7 +594,7 @@ class TestRedisAway:
 
     async def test_an_admission_that_redis_did_too_late_keeps_no_place(self):
         with RedisServer() as server:
-            store = RedisLimitStore(server.url, lambda: None, timeout_s=0.1, pause_s=0.02)
+            store = RedisLimitStore(server.url, lambda: None, timeout_s=0.5, pause_s=0.02)
             await store.admit("other", Limits(requests_per_minute=9), 0)
             limits = Limits(concurrent_requests=1)
             server.pause()

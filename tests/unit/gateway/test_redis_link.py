@@ -51,7 +51,7 @@ async def test_a_busy_event_loop_does_not_wait_for_a_hung_server_for_ever():
 
 def test_a_blocking_link_shows_no_password_and_bounds_a_call():
     with RedisServer(password="hunter2") as server:
-        link = BlockingLink(server.url, timeout_s=0.2)
+        link = BlockingLink(server.url, timeout_s=1)
         assert link.call("x", lambda client: client.ping())
         assert repr(link) == f"BlockingLink(redis://127.0.0.1:{server.port})"
         server.pause()
