@@ -41,7 +41,7 @@ async def test_it_is_unready_at_once_serves_on_then_refuses_and_finishes_what_it
 
     engine.script = script
     async with Process(tmp_path, engine.url, workers=workers, drain_delay_s=3, drain_timeout_s=60) as gateway:
-        async with httpx.AsyncClient(base_url=gateway.url, headers=HEADERS, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=gateway.url, headers=HEADERS, timeout=30, verify=TLS) as http:
             async with asyncio.timeout(30):
                 while (await http.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.05)
@@ -55,7 +55,7 @@ async def test_it_is_unready_at_once_serves_on_then_refuses_and_finishes_what_it
                     # With several workers each hears of it from the parent: all of them have to say so.
                     unready = 0
                     while unready < 10:
-                        async with httpx.AsyncClient(base_url=gateway.url) as fresh:
+                        async with httpx.AsyncClient(base_url=gateway.url, verify=TLS) as fresh:
                             said = await fresh.get("/readyz")
                         unready = unready + 1 if said.status_code == 503 else 0
                 assert said.json() == {"status": "draining"}
@@ -64,7 +64,7 @@ async def test_it_is_unready_at_once_serves_on_then_refuses_and_finishes_what_it
                 async with asyncio.timeout(30):
                     while True:
                         try:
-                            async with httpx.AsyncClient(base_url=gateway.url) as fresh:
+                            async with httpx.AsyncClient(base_url=gateway.url, verify=TLS) as fresh:
                                 await fresh.get("/readyz")
                         except httpx.ConnectError:
                             break

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.engine import DONE, chunk, stream
+from tests.support.engine import DONE, chunk, stream, usage_chunk
 from tests.support.pictures import data_url, png, question
 from tests.support.process import Process
 
@@ -66,9 +66,9 @@ async def test_a_worker_that_died_no_longer_counts(tmp_path, engine):
     assert value(found, "gateway_workers") == 2
 
 
-async def test_a_stream_is_timed_and_counted_by_its_events(tmp_path, engine):
+async def test_a_stream_is_timed_and_its_tokens_counted_though_nobody_asked_for_its_usage(tmp_path, engine):
     async def script(request, _):
-        return await stream(request, [chunk(""), chunk("a"), chunk("b"), chunk("c"), DONE])
+        return await stream(request, [chunk(""), chunk("a"), chunk("b"), usage_chunk(300, 3), DONE])
 
     engine.script = script
     async with Process(tmp_path, engine.url) as gateway:
