@@ -64,6 +64,8 @@ EVENTS = [
     + b"}\n\n",
     DONE,
 ]
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+"""A client that is not shown the usage gets one event less."""
 
 
 def cut(content, size):
@@ -94,7 +96,7 @@ class TestFaithful:
             return await stream(request, cut(b"".join(EVENTS), size))
 
         engine.script = script
-        first, second = [await http.post(CHAT, json=body | {"stream": True}) for _ in range(2)]
+        first, second = [await http.post(CHAT, json=body | STREAMED) for _ in range(2)]
         assert [response.headers["x-cache"] for response in (first, second)] == ["miss", "hit"]
         assert first.content == second.content == b"".join(EVENTS)
         assert second.headers["content-type"] == first.headers["content-type"]
@@ -108,7 +110,7 @@ class TestFaithful:
         engine.script = script
         async with openai.AsyncOpenAI(base_url=gateway.url + "/v1", api_key=KEY, max_retries=0) as sdk:
             whole = [await sdk.chat.completions.create(**body) for _ in range(2)]
-            streams = [await sdk.chat.completions.create(**body, stream=True) for _ in range(2)]
+            streams = [await sdk.chat.completions.create(**body, **STREAMED) for _ in range(2)]
             streamed = [[piece async for piece in stream] for stream in streams]
         assert len(engine.requests) == 2
         assert whole[0] == whole[1]
@@ -125,11 +127,11 @@ class TestFaithful:
         engine.script = script
         one, two = [await start(redis_url=redis_server.url) for _ in range(2)]
         async with httpx.AsyncClient(headers=one.headers) as http:
-            await http.post(one.url + CHAT, json=body | {"stream": True})
+            await http.post(one.url + CHAT, json=body | STREAMED)
             async with asyncio.timeout(10):
                 while redis_server.command("KEYS", "qwen3vl:cache:*") != "*1":
                     await asyncio.sleep(0.01)
-            replayed = await http.post(two.url + CHAT, json=body | {"stream": True})
+            replayed = await http.post(two.url + CHAT, json=body | STREAMED)
         assert (replayed.headers["x-cache"], replayed.content) == ("hit", b"".join(EVENTS))
 
 
@@ -139,8 +141,8 @@ class TestNeverKept:
         [
             [chunk("x"), b'data: {"error":{"message":"lost","type":"InternalServerError","code":500}}\n\n', DONE],
             [chunk("x"), b'data: {"error": {"message": "lost", "code": 500}}\n\n', DONE],
-            [chunk("x").replace(b"null", b'"abort"'), DONE],
-            [chunk("x").replace(b"null", b'"error"'), DONE],
+            [chunk("w"), chunk("x").replace(b"null", b'"abort"'), DONE],
+            [chunk("w"), chunk("x").replace(b"null", b'"error"'), DONE],
             [chunk("x")],
             [DONE, chunk("x")],
         ],
@@ -155,15 +157,19 @@ class TestNeverKept:
         assert [(await http.post(CHAT, json=body)).headers["x-cache"] for _ in range(2)] == ["miss", "miss"]
         assert len(engine.requests) == 2
 
-    @pytest.mark.parametrize("reason", ["abort", "error"])
-    async def test_an_answer_that_was_cut_off_is_asked_for_again(self, http, engine, reason):
+    @pytest.mark.parametrize(("reason", "status"), [("abort", 503), ("error", 200)])
+    async def test_an_answer_that_was_cut_off_is_asked_for_again(self, http, engine, reason, status):
         async def script(*_):
             text = json.dumps(chat_answer("x", reason), separators=(",", ":"))
             return web.Response(text=text, content_type="application/json")
 
         engine.script = script
         body = question(data_url(png()))
-        assert [(await http.post(CHAT, json=body)).headers["x-cache"] for _ in range(2)] == ["miss", "miss"]
+        for asked in (1, 2):
+            response = await http.post(CHAT, json=body)
+            # An engine that gave up has answered nothing, and there is no other to ask.
+            assert (response.status_code, response.headers["x-cache"] == "hit") == (status, False)
+            assert len(engine.requests) >= asked
 
     async def test_a_text_about_errors_is_no_error(self, http, engine):
         async def script(request, _):
@@ -201,7 +207,7 @@ class TestFollowers:
             return await stream(request, EVENTS) if streamed else web.json_response(WHOLE)
 
         engine.script = script
-        body = question(data_url(png()), stream=streamed)
+        body = question(data_url(png()), **(STREAMED if streamed else {}))
         async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as leaver:
             leader = asyncio.create_task(leaver.post(CHAT, json=body))
             async with asyncio.timeout(5):
@@ -236,7 +242,7 @@ class TestFollowers:
             return response
 
         engine.script = script
-        body = question(data_url(png()), stream=True)
+        body = question(data_url(png()), **STREAMED)
         readers = []
 
         async def read(begun):
