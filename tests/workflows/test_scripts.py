@@ -261,7 +261,7 @@ esac"""
         done = await self.smoke(env)
         assert done.returncode == 1
         assert "BAD: 0 of 8 answers are right" in done.stdout
-        assert "gateway.access" in done.stdout
+        assert "Uvicorn running" in done.stdout
         assert (tmp_path / "docker").read_text().splitlines()[-1].startswith("rm --force")
 
     async def test_without_an_image_it_says_what_is_missing(self, env):
