@@ -81,7 +81,7 @@ demo: engine ## Real vLLM and the gateway on this machine; three questions; stay
 	@exec $(PY) -m serving demo --port $(PORT) --metrics-port $(METRICS_PORT) --engine-port $(ENGINE_PORT) $(if $(SEED),--seed $(SEED)) $(if $(EXIT),--exit)
 
 .PHONY: demo-train
-demo-train: engine ## Train the demo checkpoint anew (about 40 minutes on 2 idle cores; progress is kept)
+demo-train: engine ## Train the demo checkpoint anew (about 45 minutes on 2 idle cores; progress is kept)
 	@$(ENGINE_VENV)/bin/python -m serving.demo.train $(ARGS)
 
 .PHONY: demo-eval
