@@ -69,12 +69,11 @@ class TestWhatIsInIt:
         # The base has the machine's certificates' usual place, whatever pip is told.
         secrets = [place.encode() for place in (*places, source.url) if not place.startswith("/etc/ssl/")]
         assert secrets
-        public = (b"http://deb.debian.org/debian/", b"https://pypi.org/simple")
         for name, path in files:
             if path.is_symlink() or not path.is_file():
                 continue
             content = path.read_bytes()
-            assert not [secret for secret in secrets if secret not in public and secret in content], name
+            assert not [secret for secret in secrets if secret in content], name
         history = podman("history", "--no-trunc", "--format", "{{.CreatedBy}}", gateway_image).encode()
         assert not [secret for secret in secrets if secret in history]
 
