@@ -54,7 +54,7 @@ $(CHART_VENV)/.ready: requirements/chart.lock
 .PHONY: system
 system: ## Install the Debian packages that the tests need
 	@missing=; for pair in redis-server:redis-server openssl:openssl libnuma.so.1:libnuma1 \
-	  promtool:prometheus amtool:prometheus-alertmanager shellcheck:shellcheck; do what="$${pair%%:*}"; \
+	  promtool:prometheus amtool:prometheus-alertmanager shellcheck:shellcheck node:nodejs npm:npm; do what="$${pair%%:*}"; \
 	  case "$$what" in *.so.*) /sbin/ldconfig -p | grep -q "$$what";; *) command -v "$$what" >/dev/null;; esac \
 	  || missing="$$missing $${pair##*:}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.apis.answers import EVENT_END, Usage, usage_of_event
+from gateway.apis.answers import ABORTED, EVENT_END, Usage, usage_of_event
 from gateway.errors import EngineMisbehaved, EngineRefused, GatewayError
 from gateway.telemetry import STREAMS_BROKEN
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from gateway.apis import Api
 
 ERROR_START = b'data: {"error"'
-ABORTED = b'"finish_reason":"abort"'
-"""How an engine that stops says that it has given a request up. In a text of the model the quotes would be escaped."""
 ROLE = b'"role":"assistant"'
 ERROR_EVENT = b"event: error\n"
 USAGE = b'"usage":{'

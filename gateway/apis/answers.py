@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 EVENT_END = b"\n\n"
 DATA = b"data: "
 DONE = b"[DONE]"
-CUT_OFF = (b'"finish_reason":"abort"', b'"finish_reason":"error"')
+ABORTED = b'"finish_reason":"abort"'
+"""How an engine that stops says that it has given a request up. In a text of the model the quotes would be escaped."""
+CUT_OFF = (ABORTED, b'"finish_reason":"error"')
 """vLLM's words for an answer that ended while it drains, or by a fault; they come with status 200."""
 FAILED = b'data: {"error"'
 """An event of a stream that broke off; vLLM ends it with `[DONE]` all the same. In a text its quotes are escaped."""

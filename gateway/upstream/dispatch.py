@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.apis import api_of
+from gateway.apis.answers import ABORTED
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout, GatewayError
-from gateway.sse import ABORTED, Aborted, first_event, refusal, relay
+from gateway.sse import Aborted, first_event, refusal, relay
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.affinity import affinity_key
