@@ -241,6 +241,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.publish:
         files.publish(options.out, PUBLISHED)
         say(f"published in {PUBLISHED}; measure it: `make demo`, then `make demo-eval ARGS=--write-card`")
+    else:
+        say("to serve it: `make demo-train ARGS=--publish` puts the finished training into the checkpoint's folder")
     return 0
 
 
