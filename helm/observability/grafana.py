@@ -51,7 +51,7 @@ def board_json(board: Board, language: Language) -> str:
     made = (
         build.Dashboard(board.title.of(language))
         .uid(board.uid if language == "en" else f"{board.uid}-zh")
-        .description(board.description)
+        .description(board.description.of(language))
         .tags([*board.tags])
         .editable()
         .timezone("browser")
@@ -152,7 +152,7 @@ def panel_of(panel: Panel, number: int, language: Language) -> timeseries.Panel 
     made = (
         made.id(number)
         .title(panel.title.of(language))
-        .description(panel.description)
+        .description(panel.description.of(language))
         .datasource(SOURCE)
         .span(panel.span)
         .unit(panel.unit)
