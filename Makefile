@@ -140,7 +140,7 @@ pytest: setup engine photos chart-tools ## All tests with branch coverage
 
 .PHONY: observe
 observe: system engine ## Every panel and rule asked at a Prometheus that scrapes the running stack; four faults put in
-	@$(PY) -m helm.observability.prove
+	@$(PY) -m helm.observability.prove $(ARGS)
 
 .PHONY: quick
 quick: setup ## Unit tests only: seconds, no engine
