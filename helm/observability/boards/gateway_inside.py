@@ -137,6 +137,16 @@ INSIDE = (
                 "GatewayDown",
             ),
             Panel(
+                Text("Youngest worker", "最新的工作进程"),
+                Text(
+                    "Time since a worker last started. Back to 0 without a deploy: one died, and its cache with it.",
+                    "距上次有工作进程启动的时间。没有部署却归零：有进程死亡，其缓存也随之丢失。",
+                ),
+                "s",
+                (q(f"time() - max(gateway_start_time_seconds{{{NAMESPACE}}})", "age"),),
+                "GatewayDown",
+            ),
+            Panel(
                 Text("Audit records", "审计记录"),
                 Text(
                     "Written and dropped. Dropped ones are inferences without a record.",

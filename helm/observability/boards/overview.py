@@ -8,8 +8,8 @@ OVERVIEW = Board(
     uid="qwen3vl-overview",
     title=Text("Qwen3-VL / Overview", "Qwen3-VL / 总览"),
     description=Text(
-        "Is the service well, since when not, and which part is it. Blue lines are deploys.",
-        "服务是否正常、从何时起不正常、问题出在哪一部分。蓝线是部署。",
+        "Is the service well, since when not, and which part is it. Blue lines are deploys, purple ones the ends of deployments of hosts.",
+        "服务是否正常、从何时起不正常、问题出在哪一部分。蓝线是部署，紫线是主机部署结束的时刻。",
     ),
     engine_values='label_values(gateway_engine_up{namespace=~"$namespace"}, engine)',
     rows=(
