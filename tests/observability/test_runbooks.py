@@ -65,10 +65,10 @@ def test_each_page_has_three():
     assert len(EVERY) == 3 * len(ALERT_PAGES)
 
 
-@pytest.mark.parametrize("command", [pytest.param(command, id=page) for page, command in EVERY])
-def test_a_shell_takes_it(command):
-    done = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_a_shell_takes_them():
+    text = "\n".join(command for _, command in EVERY)
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class TestQueries:
