@@ -31,10 +31,10 @@ unless count by (version, revision, model_revision) (gateway_build_info{namespac
 
 HOST_DEPLOYS = """
 max by (kind, result, version) (
-  qwen3vl_host_deploy_last_end_timestamp_seconds{namespace=~"$namespace"} > time() - 120
+  qwen3vl_host_deploy_last_end_timestamp_seconds{namespace=~"$namespace|"} > time() - 120
 )
 """
-"""Failed ones too, of which `REVISIONS` shows nothing."""
+"""Failed ones too, of which `REVISIONS` shows nothing; node_exporter knows no namespace."""
 
 LABELS = {
     "datasource": ("Data source", "数据源"),
