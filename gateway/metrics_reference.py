@@ -26,8 +26,8 @@ engine, gateway), `error_type` one of the `code`s in [operations](operations.md)
 becomes a label.
 
 vLLM's own metrics (`vllm:…`) are scraped from the engines; the dashboards show both. Buckets are fixed, those of
-latencies dense from 50 ms to 60 s; [decision 11](decisions/0011-classic-histograms.md) says why, and how Prometheus makes
-native histograms of them.
+latencies dense from 50 ms to 60 s; [decision 11](decisions/0011-classic-histograms.md) says why, and how Prometheus
+makes native histograms of them.
 
 | Metric | Kind | Labels | Meaning |
 | --- | --- | --- | --- |
