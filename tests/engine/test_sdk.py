@@ -54,7 +54,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("streamed", [False, True])
     def test_the_engines_own_id_carries_the_gateways_request_id(self, client, streamed):
-        request, _ = arguments(52 + streamed, max_tokens=7 + streamed)  # asked by nobody else: a kept answer has its own
+        request, _ = arguments(52 + streamed, max_tokens=7 + streamed)  # nobody else's: a kept answer has another id
         answer = client.chat.completions.with_raw_response.create(**request, stream=streamed)
         named = {part.id for part in answer.parse()} if streamed else {answer.parse().id}
         assert named == {f"chatcmpl-{answer.headers['x-request-id']}"}
