@@ -139,8 +139,8 @@ pytest: setup engine photos chart-tools ## All tests with branch coverage
 	@$(PY) -m coverage report
 
 .PHONY: observe
-observe: system engine ## Every panel and rule asked at a Prometheus that scrapes the running stack; four faults put in
-	@$(PY) -m helm.observability.prove
+observe: system engine ## Every panel and rule asked at a Prometheus that scrapes the running stack; four faults (ARGS=--write: into docs)
+	@$(PY) -m helm.observability.prove $(ARGS)
 
 .PHONY: quick
 quick: setup ## Unit tests only: seconds, no engine

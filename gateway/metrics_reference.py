@@ -25,8 +25,9 @@ engine, gateway), `error_type` one of the `code`s in [operations](operations.md)
 `tenant` one of the first `GATEWAY_METRICS_MAX_TENANTS` tenants of the key file, or `other`. No prompt, key or address
 becomes a label.
 
-vLLM's own metrics (`vllm:…`) are scraped from the engines; the dashboards show both. prometheus_client has no native
-histograms, so buckets are fixed; those of latencies are dense from 50 ms to 60 s.
+vLLM's own metrics (`vllm:…`) are scraped from the engines; the dashboards show both. Buckets are fixed, those of
+latencies dense from 50 ms to 60 s; [decision 11](decisions/0011-classic-histograms.md) says why, and how Prometheus
+makes native histograms of them.
 
 | Metric | Kind | Labels | Meaning |
 | --- | --- | --- | --- |

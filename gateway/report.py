@@ -73,6 +73,22 @@ PLOTS = (
             ("sum by (engine) (gateway_engine_in_flight_requests)", "{engine}"),
         ),
     ),
+    Plot(
+        "Failures of engines by cause",
+        "/s",
+        (("sum by (cause) (rate(gateway_engine_failures_total[{w}]))", "{cause}"),),
+    ),
+    Plot(
+        "Event loop lag, P99",
+        "s",
+        (
+            (
+                "histogram_quantile(0.99, sum by (le) (rate(gateway_event_loop_lag_seconds_bucket[{w}])))",
+                "lag",
+            ),
+        ),
+        bad_above=0.25,
+    ),
     Plot("Engines up", "", (("min by (engine) (gateway_engine_up)", "{engine}"),)),
     Plot(
         "KV cache in use",

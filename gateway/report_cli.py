@@ -15,12 +15,12 @@ from gateway.report import PLOTS, curves, page, summary
 if TYPE_CHECKING:
     import argparse
 
-_SPAN = re.compile(r"(\d+)([mhd])")
-_UNITS_S = {"m": 60, "h": 3600, "d": 86400}
+_SPAN = re.compile(r"(\d+)([smhd])")
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 POINTS = 240
 """On one curve."""
-SCRAPES_S = 60.0
-"""Rates over less than a few scrape intervals would have holes."""
+SCRAPES = 4
+"""Rates over fewer scrapes would have holes."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,6 +28,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("report", help="draw a time range from Prometheus as PNG or HTML")
     parser.add_argument("--since", default="1h", help="how far back: 30m, 1h, 7d (default: %(default)s)")
     parser.add_argument("--prometheus", default="http://127.0.0.1:9091", metavar="URL", help="default: %(default)s")
+    parser.add_argument(
+        "--scrape-interval",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="seconds between two scrapes of that Prometheus; rates are over four (default: %(default)s)",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), help="a .html or .png file (default: %(default)s)"
     )
@@ -47,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     since_s = float(int(match[1]) * _UNITS_S[match[2]])
     end_s = time.time()
     step_s = max(1.0, since_s / POINTS)
-    rate_s = max(SCRAPES_S, 4 * step_s)
+    rate_s = SCRAPES * max(args.scrape_interval, step_s)
     title = f"Qwen3-VL, {args.since} to {datetime.fromtimestamp(end_s, UTC):%Y-%m-%d %H:%M} UTC"
     try:
         prometheus = Prometheus(args.prometheus)

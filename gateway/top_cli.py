@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--interval", type=float, default=2.0, metavar="S", help="seconds between two looks")
     parser.add_argument("--once", action="store_true", help="print one screen and end")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write one screen as a picture and end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,14 +35,18 @@ def run(args: argparse.Namespace) -> int:
     from rich.live import Live  # noqa: PLC0415
 
     from gateway.top import view  # noqa: PLC0415
-    from gateway.top_screen import screen  # noqa: PLC0415
+    from gateway.top_screen import picture, screen  # noqa: PLC0415
 
     console = Console()
     try:
         before = look(args.metrics)
-        if args.once:
+        if args.once or args.svg:
             time.sleep(args.interval)
-            console.print(screen(view(before, look(args.metrics)), args.metrics))
+            shown = screen(view(before, look(args.metrics)), args.metrics)
+            if args.svg:
+                args.svg.write_text(picture(shown), encoding="utf-8")
+            else:
+                console.print(shown)
             return 0
         with Live(console=console, screen=console.is_terminal) as live:
             while True:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import re
 from typing import TYPE_CHECKING
 
 from rich.columns import Columns
-from rich.console import Group
+from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from gateway.top import View
 
 SHOWN_TENANTS = 8
+PICTURE_COLUMNS = 100
+_FONTS = re.compile(r"@font-face \{.*?\n    \}\n", re.DOTALL)
 
 
 def screen(shown: View, title: str) -> Group:
@@ -44,6 +48,13 @@ def screen(shown: View, title: str) -> Group:
     return Group(
         Panel(figures, title=title, title_align="left"), engines, Columns([latency, steps, tenants], padding=(0, 4))
     )
+
+
+def picture(shown: Group) -> str:
+    """The screen as an SVG that fetches nothing: without the fonts that rich would have from a third party."""
+    console = Console(file=io.StringIO(), record=True, width=PICTURE_COLUMNS, force_terminal=True)
+    console.print(shown)
+    return _FONTS.sub("", console.export_svg(title="python -m gateway top", unique_id="top"))
 
 
 def waiting(shown: View) -> str:

@@ -30,6 +30,9 @@ BAD_GATEWAYS = frozenset({502, 503, 504})
 STOPPING = ("cannot schedule new futures", "EngineCore encountered an issue")
 """What vLLM says with status 500 when it drains, and when its core has died."""
 
+for _cause in ("connect", "ejected", "closed", "protocol", "broken", "unavailable", "stopping", "abort"):
+    ENGINE_RETRIES.labels(_cause)  # There from the start, so that the first is an increase.
+
 
 class AskAnother(Exception):
     """This engine did not answer, and nothing has gone to the client: another one may."""

@@ -51,15 +51,25 @@ class Seen:
     fault: Fault
     alert_s: float | None
     """Seconds until the alert fired; None if it did not in time."""
+    before: float
+    """What the panel's series said before the fault."""
     panel_value: float | None
-    """What the panel's series said, if that was more than before the fault."""
+    """What it said then, if that was more."""
+    others: frozenset[str]
+    """Which other alerts fired until then, and not before the fault."""
 
     def line(self) -> str:
         """One line for people."""
         fired = f"fired after {self.alert_s:4.1f} s" if self.alert_s is not None else "DID NOT FIRE"
-        which = ", ".join(f"{name}={value}" for name, value in self.fault.label.items())
-        shown = f"{self.panel_value:.2f}" if self.panel_value is not None else "NOTHING"
-        return f"{self.fault.name:16} {self.fault.alert:14} {fired}; panel `{self.fault.panel}` {which}: {shown}"
+        shown = f"{self.before:.2f} to {self.panel_value:.2f}" if self.panel_value is not None else "NOTHING"
+        also = f"; also {', '.join(sorted(self.others))}" if self.others else ""
+        named = f"panel `{self.fault.panel}` {self.series}: {shown}"
+        return f"{self.fault.name:16} {self.fault.alert:14} {fired}; {named}{also}"
+
+    @property
+    def series(self) -> str:
+        """The series of the panel that names the cause."""
+        return ", ".join(f"{name}={value}" for name, value in self.fault.label.items())
 
     @property
     def ok(self) -> bool:
@@ -147,18 +157,21 @@ class Saboteur:
 async def put_in(stack: Stack, fault: Fault) -> Seen:
     """Break it, wait for its alert, look at its panel, mend it."""
     await quiet(stack, fault.alert)
-    before = panel_value(stack, fault)
+    before, fired_before = panel_value(stack, fault), stack.prometheus.firing()
+    others: set[str] = set()
     began = time.monotonic()
     alert_s: float | None = None
     grown = None
     while (alert_s is None or grown is None) and time.monotonic() - began < DEADLINE_S:
         await fault.inject()
-        if alert_s is None and fault.alert in stack.prometheus.firing():
+        firing = stack.prometheus.firing()
+        others |= firing - fired_before - {fault.alert}
+        if alert_s is None and fault.alert in firing:
             alert_s = time.monotonic() - began
         value = panel_value(stack, fault)
         grown = value if value > before else None
     await fault.repair()
-    return Seen(fault, alert_s, grown)
+    return Seen(fault, alert_s, before, grown, frozenset(others))
 
 
 async def quiet(stack: Stack, alert: str) -> None:

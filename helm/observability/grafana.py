@@ -29,6 +29,13 @@ count by (version, revision, model_revision) (gateway_build_info{namespace=~"$na
 unless count by (version, revision, model_revision) (gateway_build_info{namespace=~"$namespace"} offset 2m)
 """
 
+HOST_DEPLOYS = """
+max by (kind, result, version) (
+  qwen3vl_host_deploy_last_end_timestamp_seconds{namespace=~"$namespace|"} > time() - 120
+)
+"""
+"""Failed ones too, of which `REVISIONS` shows nothing; node_exporter knows no namespace."""
+
 LABELS = {
     "datasource": ("Data source", "数据源"),
     "namespace": ("Namespace", "命名空间"),
@@ -37,6 +44,7 @@ LABELS = {
     "plan": ("Planned requests/s per engine", "每引擎计划请求数/秒"),
     "runbooks": ("Runbooks", "运维手册"),
     "deploys": ("Deploys", "部署"),
+    "host deploys": ("Deploys of hosts", "主机部署"),
     "runbook": ("Runbook", "运维手册"),
 }
 
@@ -51,7 +59,7 @@ def board_json(board: Board, language: Language) -> str:
     made = (
         build.Dashboard(board.title.of(language))
         .uid(board.uid if language == "en" else f"{board.uid}-zh")
-        .description(board.description)
+        .description(board.description.of(language))
         .tags([*board.tags])
         .editable()
         .timezone("browser")
@@ -67,6 +75,7 @@ def board_json(board: Board, language: Language) -> str:
             .keep_time(True)
         )
         .annotation(annotation("deploys", "blue", REVISIONS, language))
+        .annotation(annotation("host deploys", "purple", HOST_DEPLOYS, language))
     )
     for variable in variables(board, language):
         made = made.with_variable(variable)
@@ -152,7 +161,7 @@ def panel_of(panel: Panel, number: int, language: Language) -> timeseries.Panel 
     made = (
         made.id(number)
         .title(panel.title.of(language))
-        .description(panel.description)
+        .description(panel.description.of(language))
         .datasource(SOURCE)
         .span(panel.span)
         .unit(panel.unit)

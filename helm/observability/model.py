@@ -11,7 +11,7 @@ Kind = Literal["timeseries", "stat", "table"]
 
 @dataclass(frozen=True)
 class Text:
-    """A title in both languages."""
+    """A title or a description in both languages."""
 
     en: str
     zh: str
@@ -34,7 +34,7 @@ class Panel:
     """A question an operator has, and the queries that answer it."""
 
     title: Text
-    description: str
+    description: Text
     """What it shows and what to do about it."""
     unit: str
     """One of Grafana's unit ids: `s`, `reqps`, `percentunit`, `bytes` …"""
@@ -65,7 +65,7 @@ class Board:
 
     uid: str
     title: Text
-    description: str
+    description: Text
     rows: tuple[Row, ...]
     engine_values: str = 'label_values(vllm:num_requests_running{namespace=~"$namespace"}, instance)'
     """What the variable `engine` chooses from: scraped engines, or engines as the gateway calls them."""
@@ -81,6 +81,11 @@ class Board:
 def q(expr: str, legend: str = "{{namespace}}") -> Query:
     """Make a query; line breaks and indents of the source are squeezed."""
     return Query(" ".join(expr.split()), legend)
+
+
+def counter_rate(metric: str, by: str, more: str = "") -> str:
+    """The rate of one of the gateway's counters by labels; `more` matchers begin with a comma."""
+    return f"sum by ({by}) (rate({metric}{{{NAMESPACE}{more}}}[$__rate_interval]))"
 
 
 def quantiles(metric: str, selector: str) -> tuple[Query, ...]:

@@ -1,19 +1,23 @@
 """`make observe`: stack, Prometheus, traffic; then every query of every panel and rule, and four faults.
 
+With `--write` (ARGS=--write) what was seen goes into docs/: its figures, the report and the terminal view as pictures.
+
 Exit codes: 0 every query has data and every fault was seen; 1 not, each with its line; 69 the stack did not start.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import math
 import sys
 import time
 from pathlib import Path
 
 from gateway.__main__ import main as gateway
-from helm.observability import faults, stack, traffic
+from helm.observability import faults, record, stack, traffic
 from helm.observability.live import Outcome, judge
-from helm.observability.queries import known_names, panel_queries, rule_queries, rules, unknown_names
+from helm.observability.queries import known_names, panel_queries, rule_queries, unknown_names
 from serving.demo import ask, launch_plan
 
 EX_UNAVAILABLE = 69
@@ -51,21 +55,24 @@ async def see_faults(running: stack.Stack, model: str) -> list[faults.Seen]:
     return seen
 
 
-def summary(outcome: Outcome, seen: list[faults.Seen]) -> str:
-    """The figures."""
-    panels = {query.where for query in panel_queries() if query.kind == "panel"}
-    rest = ", ".join(f"{len(queries)} {name}-only" for name, queries in outcome.elsewhere.items())
-    alerts = sum("alert" in rule for rule in rules())
-    return (
-        f"{len(panels)} panels; {len(outcome.alive)} queries of panels and rules alive, {len(outcome.dead)} dead, "
-        f"{rest} "
-        f"(names as the exporters document them); {alerts} alerts, each proven by promtool; "
-        f"{sum(each.ok for each in seen)} of {len(seen)} faults seen"
-    )
+async def watched(running: stack.Stack, model: str, picture: bytes) -> None:
+    """The terminal view, of a moment with traffic."""
+    words = ["top", f"--metrics={running.metrics_url}", f"--svg={FOLDER / 'top.svg'}", "--interval=4"]
+    view = asyncio.create_task(asyncio.to_thread(gateway, words))
+    async with traffic.client_of(running) as client:
+        while not view.done():
+            await traffic.one_round(client, running, model, picture)
+    await view
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Do all of it."""
+    parser = argparse.ArgumentParser(prog="python -m helm.observability.prove", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put what was seen into docs/ (needs chromium)")
+    args = parser.parse_args(argv)
+    if args.write and (missing := record.missing()):
+        say(missing)
+        return EX_UNAVAILABLE
     if faulty := unknown_names([*panel_queries(), *rule_queries()], known_names()):
         for line in faulty:
             say(line)
@@ -80,16 +87,20 @@ def main() -> int:
             say(f"{len(outcome.alive)} queries alive, {len(outcome.dead)} dead; putting faults in")
             for query, what in outcome.dead:
                 say(f"no data: {query.where}: {what}")
+            asyncio.run(watched(running, model, picture))
             seen = asyncio.run(see_faults(running, model))
-            minutes = 1 + int(time.monotonic() - began) // 60
+            since_s = math.ceil(time.monotonic() - began)
+            words = ["report", f"--since={since_s}s", "--scrape-interval=2", f"--prometheus={running.prometheus_url}"]
             for name in ("report.html", "report.png"):
-                words = ["report", f"--since={minutes}m", f"--prometheus={running.prometheus_url}"]
                 gateway([*words, f"--out={FOLDER / name}"])
     except stack.StackError as exc:
         say(str(exc))
         return EX_UNAVAILABLE
-    say(summary(outcome, seen))
-    return 1 if outcome.dead or not all(each.ok for each in seen) else 0
+    say(record.summary(outcome, seen))
+    failed = bool(outcome.dead) or not all(each.ok for each in seen)
+    if args.write and not failed:
+        record.write(outcome, seen, FOLDER)
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ EXPORTERS = {
     # Not there without a cluster, and the place that documents the name.
     "certmanager_certificate_expiration_timestamp_seconds": "cert-manager, docs/devops-tips/prometheus-metrics",
     "kube_deployment_status_condition": "kube-state-metrics, docs/metrics/workload/deployment-metrics.md",
+    "probe_ssl_earliest_cert_expiry": "blackbox_exporter, http and tcp probes",
+    "qwen3vl_host_deploy_last_end_timestamp_seconds": "serving/host, by node_exporter's textfile collector",
+    "qwen3vl_host_deploy_last_success": "serving/host, by node_exporter's textfile collector",
     "kubelet_volume_stats_available_bytes": "kubelet, Kubernetes metrics reference",
     "kubelet_volume_stats_capacity_bytes": "kubelet, Kubernetes metrics reference",
     "node_filesystem_avail_bytes": "node_exporter, filesystem collector",

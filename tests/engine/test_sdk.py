@@ -52,6 +52,13 @@ class TestAnswers:
             right += client.chat.completions.create(**request).choices[0].message.content == answer
         assert right >= 4
 
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_the_engines_own_id_carries_the_gateways_request_id(self, client, streamed):
+        request, _ = arguments(52 + streamed, max_tokens=7 + streamed)  # nobody else's: a kept answer has another id
+        answer = client.chat.completions.with_raw_response.create(**request, stream=streamed)
+        named = {part.id for part in answer.parse()} if streamed else {answer.parse().id}
+        assert named == {f"chatcmpl-{answer.headers['x-request-id']}"}
+
     def test_a_stream_gives_the_same_text_piece_by_piece(self, client):
         request, answer = arguments(50)
         plain = client.chat.completions.create(**request).choices[0].message.content

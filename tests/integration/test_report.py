@@ -50,7 +50,7 @@ async def test_the_page_and_the_picture_have_the_figures_and_the_plots(watched, 
     assert "<th>Requests</th>" in text
     assert "data:image/png;base64," in text
     assert "<script" not in text
-    assert "10 plots of 5m" in capsys.readouterr().out
+    assert "12 plots of 5m" in capsys.readouterr().out
     out = tmp_path / "report.png"
     assert await asyncio.to_thread(main, ["report", "--since", "1h", "--prometheus", url, "--out", str(out)]) == 0
     picture = Image.open(io.BytesIO(out.read_bytes()))

@@ -41,7 +41,7 @@ class TestBoard:
             defaults = panel["fieldConfig"]["defaults"]
             assert defaults["unit"], panel["title"]
             assert defaults["thresholds"]["steps"], panel["title"]
-            assert panel["description"].endswith("."), panel["title"]
+            assert panel["description"].endswith((".", "。")), panel["title"]
             [link] = panel["links"]
             page = link["url"].removeprefix("${runbooks}/")
             assert (ROOT / "docs" / "runbooks" / page).is_file(), page
@@ -57,17 +57,25 @@ class TestBoard:
         assert names[:4] == ["datasource", "namespace", "model", "engine"]
 
     def test_deploys_are_drawn(self, path):
-        assert load(path)["annotations"]["list"][0]["expr"].count("gateway_build_info") == 2
+        revisions, hosts = load(path)["annotations"]["list"]
+        assert revisions["expr"].count("gateway_build_info") == 2
+        assert "qwen3vl_host_deploy_last_end_timestamp_seconds" in hosts["expr"]
 
 
-def test_the_chinese_titles_are_chinese_and_the_queries_the_same():
+def test_the_chinese_titles_and_descriptions_are_chinese_and_the_queries_the_same():
     def chinese(text):
         return any("\u4e00" <= character <= "\u9fff" for character in text)
 
     for board in BOARDS:
+        assert chinese(board.description.zh)
         for panel in board.panels():
-            assert chinese(panel.title.zh), panel.title
-            assert not chinese(panel.title.en), panel.title
+            for text in (panel.title, panel.description):
+                assert chinese(text.zh), text
+                assert not chinese(text.en), text
+    for path in (FILES / "dashboards-zh").glob("*.json"):
+        for panel in panels(load(path)):
+            assert chinese(panel["title"]), panel["title"]
+            assert chinese(panel["description"]), panel["title"]
     english = [query.expr for query in panel_queries(FILES / "dashboards")]
     assert english == [query.expr for query in panel_queries(FILES / "dashboards-zh")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.metrics_reference import families
 from helm.observability import queries
 from helm.observability.queries import (
     Asked,
@@ -51,6 +52,11 @@ def test_every_name_has_an_exporter():
 def test_a_name_that_nobody_exports_is_found(name):
     [fault] = unknown_names([Asked(f"rate({name}[5m])", "Board / Panel", "panel")], known_names())
     assert fault == f"Board / Panel: nobody exports {name}"
+
+
+def test_every_metric_of_the_gateway_is_on_a_panel_or_in_a_rule():
+    asked = {name for query in ALL for name in names_in(query.expr)}
+    assert [family.name for family in families() if not asked & set(family.series())] == []
 
 
 def test_no_name_is_listed_that_nobody_asks_for():

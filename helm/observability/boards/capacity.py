@@ -8,7 +8,10 @@ ENGINES_UP = f"count(min by (engine) (gateway_engine_up{{{NAMESPACE}}}) == 1)"
 CAPACITY = Board(
     uid="qwen3vl-capacity",
     title=Text("Qwen3-VL / Capacity", "Qwen3-VL / 容量"),
-    description="Headroom against the figure of `python -m serving plan`: set the variable to what it says for your GPU and requests.",
+    description=Text(
+        "Headroom against the figure of `python -m serving plan`: set the variable to what it says for your GPU and requests.",
+        "对照 `python -m serving plan` 的余量：把变量设为它针对你的 GPU 和请求给出的数值。",
+    ),
     plan=True,
     rows=(
         Row(
@@ -16,7 +19,10 @@ CAPACITY = Board(
             (
                 Panel(
                     Text("Headroom", "余量"),
-                    "What is left of the planned requests a second over all engines that are up. Below 0.2: add engines.",
+                    Text(
+                        "What is left of the planned requests a second over all engines that are up. Below 0.2: add engines.",
+                        "所有可用引擎计划每秒请求数的剩余部分。低于 0.2：增加引擎。",
+                    ),
                     "percentunit",
                     (q(f"1 - {MISSES} / ($plan * {ENGINES_UP})", "headroom"),),
                     "QueueGrowing",
@@ -27,7 +33,9 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Engines needed", "所需引擎数"),
-                    "For the present load, with a fifth in reserve.",
+                    Text(
+                        "For the present load, with a fifth in reserve.", "承担当前负载并保留五分之一余量所需的引擎数。"
+                    ),
                     "short",
                     (q(f"ceil({MISSES} / ($plan * 0.8))", "needed"), q(ENGINES_UP, "up")),
                     "QueueGrowing",
@@ -36,7 +44,10 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Engine load against the plan", "引擎负载对照计划"),
-                    "Requests a second that reach engines, and what the plan says they sustain.",
+                    Text(
+                        "Requests a second that reach engines, and what the plan says they sustain.",
+                        "到达引擎的每秒请求数，以及计划所说的可承受值。",
+                    ),
                     "reqps",
                     (q(MISSES, "load"), q(f"$plan * {ENGINES_UP}", "plan")),
                     "QueueGrowing",
@@ -49,7 +60,10 @@ CAPACITY = Board(
             (
                 Panel(
                     Text("KV cache, highest in 5 minutes", "KV 缓存，5 分钟最高"),
-                    "Full: longer waits and preemptions before the GPU is the limit. Shorter contexts or more engines.",
+                    Text(
+                        "Full: longer waits and preemptions before the GPU is the limit. Shorter contexts or more engines.",
+                        "已满：GPU 尚未成为瓶颈就会等待变长、发生抢占。缩短上下文或增加引擎。",
+                    ),
                     "percentunit",
                     (q(f"max by (instance) (max_over_time(vllm:kv_cache_usage_perc{{{MODEL}}}[5m]))", "{{instance}}"),),
                     "EngineKVCacheFull",
@@ -58,7 +72,10 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Queue, mean of 5 minutes", "队列，5 分钟平均"),
-                    "Requests that wait in the gateway; more than an engine serves at once is one engine too few.",
+                    Text(
+                        "Requests that wait in the gateway; more than an engine serves at once is one engine too few.",
+                        "在网关中等待的请求；超过一个引擎同时能处理的数量，就少一个引擎。",
+                    ),
                     "short",
                     (q(f"sum(avg_over_time(gateway_queue_depth{{{NAMESPACE}}}[5m]))", "waiting"),),
                     "QueueGrowing",
@@ -67,7 +84,10 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Requests per engine", "每引擎请求数"),
-                    "At engines and before them, over the engines that are up: what autoscaling goes by.",
+                    Text(
+                        "At engines and before them, over the engines that are up: what autoscaling goes by.",
+                        "在引擎内和引擎前的请求除以可用引擎数：自动扩缩容的依据。",
+                    ),
                     "short",
                     (
                         q(
@@ -80,7 +100,10 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Engine time per request", "每请求引擎时间"),
-                    "Mean seconds that an engine works on a request. Doubled: half the capacity.",
+                    Text(
+                        "Mean seconds that an engine works on a request. Doubled: half the capacity.",
+                        "引擎处理一个请求的平均秒数。翻倍即容量减半。",
+                    ),
                     "s",
                     (
                         q(
@@ -93,7 +116,10 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Gateway cores per request/s", "网关每请求/秒核数"),
-                    "How many cores a request a second takes here; pictures that are decoded cost most.",
+                    Text(
+                        "How many cores a request a second takes here; pictures that are decoded cost most.",
+                        "网关每处理每秒一个请求所需的核数；需要解码的图片开销最大。",
+                    ),
                     "none",
                     (
                         q(
@@ -106,7 +132,10 @@ CAPACITY = Board(
                 ),
                 Panel(
                     Text("Peak of the last day", "最近一天峰值"),
-                    "The highest load on engines (mean of 5 minutes) within a day: what the next plan must hold.",
+                    Text(
+                        "The highest load on engines (mean of 5 minutes) within a day: what the next plan must hold.",
+                        "一天内引擎的最高负载（5 分钟平均）：下一次规划必须能承受的值。",
+                    ),
                     "reqps",
                     (q(f"max_over_time(({MISSES})[1d:1m])", "peak"),),
                     "QueueGrowing",

@@ -24,14 +24,20 @@ LENGTHS = {"prompt": "vllm:request_prompt_tokens", "generation": "vllm:request_g
 ENGINES = Board(
     uid="qwen3vl-engine",
     title=Text("Qwen3-VL / Engine", "Qwen3-VL / 引擎"),
-    description="vLLM's own view: batches, KV cache, where a request's time goes, caches.",
+    description=Text(
+        "vLLM's own view: batches, KV cache, where a request's time goes, caches.",
+        "vLLM 自身的视角：批次、KV 缓存、请求时间的去向、各类缓存。",
+    ),
     rows=(
         Row(
             Text("Load", "负载"),
             (
                 Panel(
                     Text("Running and waiting", "运行与等待"),
-                    "Requests in the batch and before it. Preprocessing of pictures comes before both and shows in neither.",
+                    Text(
+                        "Requests in the batch and before it. Preprocessing of pictures comes before both and shows in neither.",
+                        "在批次中和在批次之前的请求。图片预处理在两者之前，两者都不包含。",
+                    ),
                     "short",
                     (
                         q(f"sum by (instance) (vllm:num_requests_running{{{ENGINE}}})", "{{instance}} running"),
@@ -41,7 +47,10 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("Waiting by reason", "等待原因"),
-                    "capacity: no room in the batch or the KV cache; deferred: held back on purpose.",
+                    Text(
+                        "capacity: no room in the batch or the KV cache; deferred: held back on purpose.",
+                        "capacity：批次或 KV 缓存没有空间；deferred：有意推迟。",
+                    ),
                     "short",
                     (q(f"sum by (reason) (vllm:num_requests_waiting_by_reason{{{ENGINE}}})", "{{reason}}"),),
                     "EngineKVCacheFull",
@@ -50,7 +59,10 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("KV cache in use", "KV 缓存占用"),
-                    "Share of the KV cache's blocks. Above 0.95 requests are preempted.",
+                    Text(
+                        "Share of the KV cache's blocks. Above 0.95 requests are preempted.",
+                        "KV 缓存块的使用占比。超过 0.95 会发生抢占。",
+                    ),
                     "percentunit",
                     (q(f"max by (instance) (vllm:kv_cache_usage_perc{{{ENGINE}}})", "{{instance}}"),),
                     "EngineKVCacheFull",
@@ -64,7 +76,10 @@ ENGINES = Board(
             (
                 Panel(
                     Text("Tokens", "Token 速率"),
-                    "Tokens a second: of prompts (pictures included) and of answers.",
+                    Text(
+                        "Tokens a second: of prompts (pictures included) and of answers.",
+                        "每秒 token 数：输入（含图片）与输出。",
+                    ),
                     "none",
                     (
                         q(rate("vllm:prompt_tokens_total"), "{{instance}} prompt"),
@@ -74,7 +89,10 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("Finished requests", "完成的请求"),
-                    "By finish reason; many `length` are answers cut at max_tokens, `abort` are clients that left.",
+                    Text(
+                        "By finish reason; many `length` are answers cut at max_tokens, `abort` are clients that left.",
+                        "按结束原因统计；`length` 多说明回答在 max_tokens 处被截断，`abort` 是离开的客户端。",
+                    ),
                     "reqps",
                     (q(rate("vllm:request_success_total", "finished_reason"), "{{finished_reason}}"),),
                     "EngineDown",
@@ -82,7 +100,10 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("Preemptions", "抢占"),
-                    "Requests thrown out of the batch for want of KV cache, to be computed again.",
+                    Text(
+                        "Requests thrown out of the batch for want of KV cache, to be computed again.",
+                        "因 KV 缓存不足而被移出批次、需要重新计算的请求。",
+                    ),
                     "cps",
                     (q(rate("vllm:num_preemptions_total"), "{{instance}}"),),
                     "EngineKVCacheFull",
@@ -96,7 +117,10 @@ ENGINES = Board(
             (
                 Panel(
                     Text("First token, in vLLM", "首 token（vLLM 内）"),
-                    "From arrival in vLLM. The gateway's figure minus this one is pictures, queue and network.",
+                    Text(
+                        "From arrival in vLLM. The gateway's figure minus this one is pictures, queue and network.",
+                        "从到达 vLLM 算起。网关的数值减去它，就是图片处理、排队和网络。",
+                    ),
                     "s",
                     quantiles("vllm:time_to_first_token_seconds", ENGINE),
                     "FirstTokenBudgetBurnFast",
@@ -105,7 +129,7 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("Between tokens", "token 间隔"),
-                    "Inter-token latency.",
+                    Text("Inter-token latency.", "相邻两个 token 之间的时间。"),
                     "s",
                     quantiles("vllm:inter_token_latency_seconds", ENGINE),
                     "FirstTokenBudgetBurnFast",
@@ -114,14 +138,17 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("Whole request, in vLLM", "完整请求（vLLM 内）"),
-                    "From arrival in vLLM to the last token.",
+                    Text("From arrival in vLLM to the last token.", "从到达 vLLM 到最后一个 token。"),
                     "s",
                     quantiles("vllm:e2e_request_latency_seconds", ENGINE),
                     "FirstTokenBudgetBurnFast",
                 ),
                 Panel(
                     Text("Mean time of each phase", "各阶段平均时间"),
-                    "Queue grows: too few engines. Prefill: longer prompts or larger pictures. Decode: longer answers or batches.",
+                    Text(
+                        "Queue grows: too few engines. Prefill: longer prompts or larger pictures. Decode: longer answers or batches.",
+                        "queue 增长：引擎太少。prefill：输入变长或图片变大。decode：回答变长或批次变大。",
+                    ),
                     "s",
                     tuple(
                         q(share(f"{metric}_sum", f"{metric}_count"), f"{phase} {{{{instance}}}}")
@@ -132,7 +159,7 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("Time per output token", "每 token 用时"),
-                    "Mean over a request, in vLLM.",
+                    Text("Mean over a request, in vLLM.", "单个请求内的平均值（vLLM 内）。"),
                     "s",
                     quantiles("vllm:request_time_per_output_token_seconds", ENGINE),
                     "FirstTokenBudgetBurnFast",
@@ -146,7 +173,7 @@ ENGINES = Board(
             (
                 Panel(
                     Text("P95 lengths", "长度 P95"),
-                    "Tokens of prompts and of answers.",
+                    Text("Tokens of prompts and of answers.", "输入与输出的 token 数。"),
                     "short",
                     tuple(
                         q(
@@ -160,21 +187,21 @@ ENGINES = Board(
                 ),
                 Panel(
                     Text("Prefix cache hits", "前缀缓存命中"),
-                    "Share of prompt tokens that need not be computed again.",
+                    Text("Share of prompt tokens that need not be computed again.", "无需重新计算的输入 token 占比。"),
                     "percentunit",
                     (q(share("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "{{instance}}"),),
                     "FirstTokenBudgetBurnFast",
                 ),
                 Panel(
                     Text("Picture cache hits", "图片缓存命中"),
-                    "Share of pictures whose preprocessing vLLM still has.",
+                    Text("Share of pictures whose preprocessing vLLM still has.", "vLLM 仍保留预处理结果的图片占比。"),
                     "percentunit",
                     (q(share("vllm:mm_cache_hits_total", "vllm:mm_cache_queries_total"), "{{instance}}"),),
                     "FirstTokenBudgetBurnFast",
                 ),
                 Panel(
                     Text("Uptime", "运行时间"),
-                    "A saw-tooth is an engine that restarts.",
+                    Text("A saw-tooth is an engine that restarts.", "锯齿形表示引擎在反复重启。"),
                     "s",
                     (
                         q(

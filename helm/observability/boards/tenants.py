@@ -11,7 +11,10 @@ def per_tenant(metric: str, more: str = "") -> str:
 TENANTS = Board(
     uid="qwen3vl-tenants",
     title=Text("Qwen3-VL / Tenants and cost", "Qwen3-VL / 租户与成本"),
-    description="Requests, tokens and pictures by tenant, and what the caches save. Tenants beyond GATEWAY_METRICS_MAX_TENANTS are `other`.",
+    description=Text(
+        "Requests, tokens and pictures by tenant, and what the caches save. Tenants beyond GATEWAY_METRICS_MAX_TENANTS are `other`.",
+        "各租户的请求、token 与图片，以及缓存节省了什么。超出 GATEWAY_METRICS_MAX_TENANTS 的租户归入 `other`。",
+    ),
     engine_values='label_values(gateway_engine_up{namespace=~"$namespace"}, engine)',
     rows=(
         Row(
@@ -19,7 +22,7 @@ TENANTS = Board(
             (
                 Panel(
                     Text("Requests", "请求"),
-                    "Requests a second of each tenant.",
+                    Text("Requests a second of each tenant.", "各租户的每秒请求数。"),
                     "reqps",
                     (q(per_tenant("gateway_tenant_requests_total"), "{{tenant}}"),),
                     "RateLimitedRising",
@@ -27,7 +30,10 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Answer tokens", "输出 token"),
-                    "Tokens a second that engines generated for each tenant: the dearest kind.",
+                    Text(
+                        "Tokens a second that engines generated for each tenant: the dearest kind.",
+                        "引擎每秒为各租户生成的 token：最贵的一种。",
+                    ),
                     "none",
                     (q(per_tenant("gateway_tokens_total", ', gen_ai_token_type="output"'), "{{tenant}}"),),
                     "RateLimitedRising",
@@ -35,7 +41,10 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Prompt tokens", "输入 token"),
-                    "Tokens a second that engines read for each tenant, pictures included.",
+                    Text(
+                        "Tokens a second that engines read for each tenant, pictures included.",
+                        "引擎每秒为各租户读取的 token，含图片。",
+                    ),
                     "none",
                     (q(per_tenant("gateway_tokens_total", ', gen_ai_token_type="input"'), "{{tenant}}"),),
                     "RateLimitedRising",
@@ -43,7 +52,7 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Pictures", "图片"),
-                    "Pictures a second that engines saw for each tenant.",
+                    Text("Pictures a second that engines saw for each tenant.", "引擎每秒为各租户处理的图片数。"),
                     "cps",
                     (q(per_tenant("gateway_tenant_images_total"), "{{tenant}}"),),
                     "RateLimitedRising",
@@ -51,7 +60,10 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Picture tokens of prompt tokens", "图片 token 占比"),
-                    "How much of what a tenant sends is pictures; a lower `detail` makes it less.",
+                    Text(
+                        "How much of what a tenant sends is pictures; a lower `detail` makes it less.",
+                        "租户发送的内容中图片所占的比例；调低 `detail` 可以减少。",
+                    ),
                     "percentunit",
                     (
                         q(
@@ -65,7 +77,10 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Refused or failed", "被拒或失败"),
-                    "limit: over its limits. client: a fault of its own. The others are ours.",
+                    Text(
+                        "limit: over its limits. client: a fault of its own. The others are ours.",
+                        "limit：超出限额。client：租户自身的错误。其余属于我方。",
+                    ),
                     "reqps",
                     (
                         q(
@@ -83,7 +98,7 @@ TENANTS = Board(
             (
                 Panel(
                     Text("Kept answers by tenant", "各租户缓存命中"),
-                    "Share of a tenant's requests that cost no engine.",
+                    Text("Share of a tenant's requests that cost no engine.", "租户的请求中无需引擎的占比。"),
                     "percentunit",
                     (
                         q(
@@ -97,7 +112,10 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Answer tokens saved", "节省的输出 token"),
-                    "Requests answered from the cache, times the mean length of an answer: tokens a second not generated.",
+                    Text(
+                        "Requests answered from the cache, times the mean length of an answer: tokens a second not generated.",
+                        "由缓存回答的请求数乘以回答的平均长度：每秒免于生成的 token。",
+                    ),
                     "none",
                     (
                         q(
@@ -111,7 +129,10 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Prompt tokens that vLLM had", "vLLM 已有的输入 token"),
-                    "Share of prompt tokens that vLLM's prefix cache saved computing.",
+                    Text(
+                        "Share of prompt tokens that vLLM's prefix cache saved computing.",
+                        "由 vLLM 前缀缓存免于计算的输入 token 占比。",
+                    ),
                     "percentunit",
                     (
                         q(
@@ -129,7 +150,10 @@ TENANTS = Board(
             (
                 Panel(
                     Text("Tokens of the last day", "最近一天 token"),
-                    "For billing by tenant, as far as Prometheus keeps a day; the audit log has the exact records.",
+                    Text(
+                        "For billing by tenant, as far as Prometheus keeps a day; the audit log has the exact records.",
+                        "用于按租户计费的参考，前提是 Prometheus 保留一天数据；精确记录在审计日志中。",
+                    ),
                     "short",
                     (
                         q(
@@ -143,7 +167,7 @@ TENANTS = Board(
                 ),
                 Panel(
                     Text("Requests of the last day", "最近一天请求"),
-                    "By tenant and outcome.",
+                    Text("By tenant and outcome.", "按租户与结果统计。"),
                     "short",
                     (
                         q(

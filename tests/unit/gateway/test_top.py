@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
@@ -96,3 +97,16 @@ def test_it_goes_on_until_one_has_seen_enough(monkeypatch, capsys):
 def test_the_other_commands_load_neither_rich_nor_prometheus():
     code = "import sys, gateway.__main__; sys.exit(any(name in sys.modules for name in ('rich', 'prometheus_client')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_screen_as_a_picture_fetches_nothing(monkeypatch, tmp_path, capsys):
+    moments = iter([look(10, 1), look(12, 2, (1, 1), engine_up=0)])
+    monkeypatch.setattr("gateway.top_cli.look", lambda _url: next(moments))
+    out = tmp_path / "top.svg"
+    assert main(["top", "--svg", str(out), "--interval", "0"]) == 0
+    assert capsys.readouterr().out == ""
+    drawn = ET.fromstring(out.read_text())
+    text = "".join(drawn.itertext()).replace("\xa0", " ")
+    for words in ("OUT", "http://a", "whole answer"):
+        assert words in text
+    assert "url(http" not in out.read_text().replace('"', "")
