@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -132,6 +133,83 @@ class TestCluster:
         assert done.returncode != 0
         assert missing in done.stderr
         assert cluster.calls == []
+
+    @pytest.mark.parametrize("script", ["deploy-cluster.sh", "only-ours.sh"])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("VERSION", ""),
+            ("VERSION", ">=0.1.0"),
+            ("VERSION", "0.1"),
+            ("GATEWAY_DIGEST", ""),
+            ("GATEWAY_DIGEST", f"{DIGEST},keys.existingSecret=mine"),
+            ("ENGINE_DIGEST", "latest"),
+        ],
+    )
+    def test_what_is_not_said_exactly_is_not_deployed(self, cluster, environ, script, name, value, tmp_path):
+        done = run(script, str(tmp_path), env=environ | {name: value})
+        assert done.returncode == 2
+        assert cluster.calls == []
+        assert "give one version" in done.stderr or "is no digest" in done.stderr
+
+    def test_only_what_main_or_a_tag_signed_passes_and_the_chart_as_it_was_fetched(self, cluster, environ, tmp_path):
+        done = run("only-ours.sh", str(tmp_path), env=environ | {"GITHUB_REPOSITORY": "Owner/Re.po"})
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"{tmp_path}/qwen3-vl-0.1.0-main.7.tgz"
+        verified = [call for call in cluster.calls if call[0] == "cosign"]
+        assert [call[2] for call in verified] == [
+            f"ghcr.io/owner/re.po/gateway@{DIGEST}",
+            f"ghcr.io/owner/re.po/engine@{DIGEST}",
+            f"ghcr.io/owner/re.po/charts/qwen3-vl@sha256:{'d' * 64}",
+        ]
+        (pull,) = [call for call in cluster.calls if call[:2] == ["helm", "pull"]]
+        assert pull[2:] == ["oci://ghcr.io/owner/re.po/charts/qwen3-vl", "--version", "0.1.0-main.7", "--destination", str(tmp_path)]  # fmt: skip
+        for call, workflow in zip(verified, ("image", "image", "release"), strict=True):
+            assert "https://token.actions.githubusercontent.com" in call
+            pattern = re.compile(call[call.index("--certificate-identity-regexp") + 1])
+            here = f"https://github.com/Owner/Re.po/.github/workflows/{workflow}.yml"
+            for ref in ("refs/heads/main", "refs/tags/v0.1.0", "refs/tags/v1.2.3-rc.1"):
+                assert pattern.search(f"{here}@{ref}")
+            for other in (
+                f"{here}@refs/heads/evil",
+                f"{here}@refs/heads/main/evil",
+                f"{here}@refs/pull/7/merge",
+                f"{here}@refs/tags/vevil",
+                f"{here.replace('Re.po', 'Rexpo')}@refs/heads/main",
+                f"{here.replace('.yml', 'xyml')}@refs/heads/main",
+                f"https://example.com/{here}@refs/heads/main",
+            ):
+                assert not pattern.search(other)
+
+    @pytest.mark.parametrize("unsigned", [0, 1, 2])
+    def test_what_is_not_signed_does_not_pass(self, cluster, environ, tmp_path, unsigned):
+        cluster.write(script={"cosign verify": ["ok"] * unsigned + ["no matching signatures"]})
+        done = run("only-ours.sh", str(tmp_path), env=environ)
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert "no matching signatures" in done.stderr
+
+    def test_a_chart_without_a_digest_does_not_pass(self, cluster, environ, tmp_path):
+        cluster.write(script={"helm pull": ["sha256:abc"]})
+        done = run("only-ours.sh", str(tmp_path), env=environ)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "did not say what it fetched" in done.stderr
+
+    def test_a_rollback_in_a_cluster_that_does_not_answer_is_written_down(self, cluster, environ):
+        cluster.write(script={"helm history": ["unreachable", "unreachable"]})
+        assert run("rollback-cluster.sh", env=environ | {"TO": "v0.1.0"}).returncode == 1
+        assert json.loads((ROOT / "deploy-log.json").read_text())["reason"] == "Error: unreachable"
+
+    def test_what_failed_before_is_written_down(self, cluster, environ):
+        done = run("given-up.sh", env=environ | {"KIND": "deploy"})
+        assert done.returncode == 1
+        entry = json.loads((ROOT / "deploy-log.json").read_text())
+        assert (entry["kind"], entry["result"], entry["version"]) == ("deploy", "failed", "0.1.0-main.7")
+        assert len(cluster.state["entries"]) == 1
+
+    def test_a_list_that_cannot_be_had_fails(self, cluster, environ):
+        cluster.write(script={"helm history": ["unreachable"]})
+        assert run("rollback-cluster.sh", env=environ | {"TO": ""}).returncode == 1
 
 
 class TestIssue:
@@ -276,4 +354,7 @@ def test_every_script_is_executable_and_passes_shellcheck():
     scripts = sorted(SCRIPTS.glob("*.sh"))
     done = subprocess.run([tool, "-x", *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert [path.name for path in scripts if not os.access(path, os.X_OK)] == ["canary-words.sh"]  # sourced
+    assert [path.name for path in scripts if not os.access(path, os.X_OK)] == [
+        "canary-words.sh",
+        "release-words.sh",
+    ]  # sourced
