@@ -127,7 +127,7 @@ cluster-test: chart-tools ## Install, ask, upgrade, roll back, drain and uninsta
 	@$(PY) -m tests.cluster $(ARGS)
 
 .PHONY: pytest
-pytest: setup engine photos chart-tools ## All tests with branch coverage
+pytest: setup engine photos chart-tools $(WORKFLOW_TOOLS)/.ready ## All tests with branch coverage
 	@rm -f .coverage .coverage.*
 	@# Two at once: the engine's tests mostly wait for engines to start, which one core does.
 	@$(PY) -m coverage run -m pytest $(ARGS) tests/engine >.engine-tests.log 2>&1 & engine=$$!; \
@@ -191,6 +191,7 @@ lint-workflows: setup $(WORKFLOW_TOOLS)/.ready ## actionlint, zizmor, GitHub's s
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --schemafile tests/workflows/cloud-init/schema-cloud-config-v1.json serving/host/cloud-init.yaml
 	@git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
 
 .PHONY: security
