@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import web
 
 from serving.canary import golden
@@ -222,6 +224,93 @@ class TestIssue:
         env = programs(gh=f'echo "$@" >>{tmp_path}/calls; [ "$2" = list ] && echo 12 || true')
         assert run("report-issue.sh", "The newest vLLM drifts", "drift.md", env=env).returncode == 0
         assert "issue comment 12 --body-file drift.md" in (tmp_path / "calls").read_text()
+
+
+class TestKind:
+    """docker, kind, kubectl and make are stood in for."""
+
+    @pytest.fixture
+    def kind(self, programs, tmp_path):
+        def go(make="exit 0", **environ):
+            log = f'echo "$(basename "$0") $@" >>{tmp_path}/calls'
+            env = programs(
+                docker=log,
+                kubectl=log,
+                kind=f'{log}\n[ "$1" != create ] || echo x >"$KUBECONFIG"',
+                make=f"{log}\n{make}",
+            )
+            done = run("kind.sh", env=env | {"PYTHON_DIGEST": DIGEST} | environ)
+            calls = tmp_path / "calls"
+            return done, calls.read_text().splitlines() if calls.exists() else []
+
+        return go
+
+    def test_both_images_are_built_and_loaded_by_the_names_that_the_preset_has(self, kind):
+        done, calls = kind()
+        assert done.returncode == 0, done.stderr
+        version = yaml.safe_load((ROOT / "helm/qwen3-vl/Chart.yaml").read_text())["appVersion"]
+        values = yaml.safe_load((ROOT / "helm/qwen3-vl/values.yaml").read_text())
+        preset = yaml.safe_load((ROOT / "helm/qwen3-vl/ci/minimal.yaml").read_text())
+        names = [
+            f"{values['gateway']['image']['repository']}:{version}",
+            f"{preset['engine']['image']['repository']}:{version}",
+        ]
+        builds = [call for call in calls if call.startswith("docker build")]
+        assert [call.split("--tag ")[1].split()[0] for call in builds] == names
+        assert all(f"PYTHON_DIGEST={DIGEST}" in call for call in builds)
+        (load,) = [call for call in calls if call.startswith("kind load")]
+        assert load.split()[-2:] == names
+        assert [call.split()[1] for call in calls if call.startswith(("kind", "make"))] == [
+            "version", "create", "load", "cluster-test", "delete",
+        ]  # fmt: skip
+
+    def test_a_failure_is_shown_handed_on_and_the_cluster_is_gone(self, kind):
+        done, calls = kind(make="exit 5")
+        assert done.returncode == 5
+        assert [call.split()[1] for call in calls if call.startswith("kubectl")] == ["get", "logs"]
+        assert calls[-1].startswith("kind delete cluster")
+
+    def test_without_a_base_it_says_what_to_set(self, kind):
+        done, calls = kind(PYTHON_DIGEST="")
+        assert done.returncode != 0
+        assert "set the variable PYTHON_DIGEST" in done.stderr
+        assert calls == []
+
+
+class TestAudit:
+    @pytest.fixture
+    def audit(self, programs, tmp_path):
+        def go(body):
+            env = programs(audit=body)
+            return run("audit.sh", "one.lock", "two.lock", env=env | {"PIP_AUDIT": str(tmp_path / "bin" / "audit")})
+
+        return go
+
+    def test_what_nobody_knows_a_vulnerability_of_passes(self, audit):
+        done = audit('echo "No known vulnerabilities found" >&2')
+        assert (done.returncode, done.stdout) == (0, "audit: one.lock\naudit: two.lock\n")
+
+    def test_a_vulnerability_fails_and_the_other_locks_are_looked_at_too(self, audit):
+        done = audit(
+            '[[ "$*" == *two* ]] || { echo "Found 1 known vulnerability in 1 package" >&2; echo a-table; exit 1; }'
+        )
+        assert done.returncode == 1
+        assert "a-table" in done.stdout
+        assert "audit: two.lock" in done.stdout
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "ERROR:pip_audit._cli:aiohttp: Dependency not found on PyPI and could not be audited: aiohttp (3.14)",
+            "Traceback (most recent call last):\n  File x\nrequests.exceptions.ProxyError: pypi.org: refused",
+        ],
+    )
+    def test_advisories_that_cannot_be_asked_are_one_line_and_no_trace(self, audit, said):
+        done = audit(f"printf '%s\\n' {shlex.quote(said)} >&2; exit 1")
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [
+            f"audit: one.lock is not audited, as PyPI's advisories cannot be asked: {said.splitlines()[-1]}"
+        ]
 
 
 class TestDrift:
