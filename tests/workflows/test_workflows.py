@@ -174,6 +174,29 @@ def test_every_script_that_a_workflow_runs_is_there_and_run_by_a_test():
         assert name in here or f"import {Path(name).stem}\n" in here, f"no test runs {name}"
 
 
+def test_an_image_is_scanned_before_it_is_signed_and_latest_moves_after_it_has_answered():
+    steps = read(GITHUB / "workflows" / "image.yml")["jobs"]["build"]["steps"]
+    order = [step.get("name") or step.get("uses", "").partition("@")[0] for step in steps]
+    names = ["docker/build-push-action", "What is in it", "Known vulnerabilities", "Sign"]
+    assert [name for name in order if name in names] == names
+    (scan,) = [step for step in steps if step.get("name") == "Known vulnerabilities"]
+    assert scan["with"]["fail-build"] == "true"
+    assert "latest" not in str([step.get("with") for step in steps])
+    release = read(GITHUB / "workflows" / "release.yml")["jobs"]
+    assert "smoke" in release["latest"]["needs"]
+    assert release["latest"]["if"] == "github.ref == 'refs/heads/main'"
+
+
+def test_what_the_scan_lets_pass_is_one_package_each_with_a_reason():
+    entries = yaml.safe_load((ROOT / ".grype.yaml").read_text())
+    assert set(entries) == {"ignore"}
+    for entry in entries["ignore"]:
+        assert set(entry) == {"vulnerability", "package", "reason"}, entry
+        assert re.fullmatch(r"(CVE|GHSA)-[\w-]+", entry["vulnerability"])
+        assert entry["package"]["name"]
+        assert len(entry["reason"].split()) > 4
+
+
 def test_the_gate_needs_every_job():
     workflow = read(GITHUB / "workflows" / "ci.yml")["jobs"]
     assert set(workflow["gate"]["needs"]) == set(workflow) - {"gate"}
