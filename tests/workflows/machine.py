@@ -32,7 +32,7 @@ class Machine:
             path = self.root / "usr/local/sbin" / name
             path.write_text(FILES[name]["content"])
             path.chmod(0o755)
-        for tool in ("bash", "cat", "chown", "curl", "env", "install", "mkdir", "mktemp", "python3", "rm", "sha256sum", "tar",
+        for tool in ("bash", "cat", "chown", "curl", "env", "install", "mkdir", "mktemp", "python3", "rm", "sed", "sha256sum", "tar", "touch",
                      "truncate", "gzip"):  # fmt: skip
             where = sys.executable if tool == "python3" else shutil.which(tool)
             (self.bin / tool).symlink_to(where)
@@ -67,7 +67,7 @@ class Machine:
     def run(self, script, *words, **environ):
         env = {"PATH": str(self.bin), "ROOT": str(self.root), **environ}
         path = self.root / "usr/local/sbin" / script
-        return subprocess.run([path, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([path, *words], env=env, capture_output=True, text=True, timeout=110, check=False)
 
 
 METADATA = {

@@ -53,7 +53,7 @@ def test_every_key_is_one_of_cloud_inits():
 def test_it_is_cloud_config_and_fits_when_it_is_filled_in():
     text = FILE.read_text()
     assert text.splitlines()[0] == "#cloud-config"
-    assert len(text.encode()) + 800 < MOST_BYTES  # what addresses and digests add
+    assert len(text.encode()) + 900 < MOST_BYTES  # what addresses and digests add
 
 
 def test_nobody_logs_in():
@@ -64,7 +64,7 @@ def test_nobody_logs_in():
 def test_no_secret_has_a_place_in_it():
     names = re.findall(r"^([A-Z0-9_]+)=", FILES["boot.env"]["content"], re.MULTILINE)
     assert names
-    assert [name for name in names if re.search(r"KEY|SECRET|TOKEN|PASSWORD", name)] == []
+    assert [name for name in names if re.search(r"KEY|SECRET|TOKEN|PASSWORD", name)] == ["DEPLOY_KEY"]  # a public one
 
 
 def test_programs_are_executable_and_settings_are_roots_alone():
@@ -196,8 +196,13 @@ class TestBoot:
         )
         (tree / "deploy.sh").chmod(0o755)
         (tree / "install.sh").write_text(
-            f"set -e\necho install.sh >>{machine.calls_file}\nmkdir -p {target}\n"
-            f'install -m 0755 "${{0%/*}}/deploy.sh" {target}/deploy.sh\n'
+            f"""set -e
+echo "install.sh $*" >>{machine.calls_file}
+[ $# = 0 ] || cat "$2" >>{machine.calls_file}
+printf 'GATEWAY_REPOSITORY=\\nENGINE_REPOSITORY=mine/engine\\n' >{machine.root}/etc/qwen3-vl/host.env
+mkdir -p {target}
+install -m 0755 "${{0%/*}}/deploy.sh" {target}/deploy.sh
+"""
         )
         archive = tmp_path / "bundle.tar.gz"
         with tarfile.open(archive, "w:gz") as file:
@@ -332,33 +337,53 @@ class TestBoot:
         assert machine.called("nvidia-ctk") == ["runtime configure --runtime=docker"]
         assert machine.called("systemctl")[0] == "restart docker"
 
+    def test_the_host_runs_images_of_the_named_repositories_only(self, machine, environ):
+        assert machine.run("qwen3-vl-boot", **environ).returncode == 0
+        # What settings say already stays.
+        assert (machine.root / "etc/qwen3-vl/host.env").read_text() == (
+            "GATEWAY_REPOSITORY=r.example/gateway\nENGINE_REPOSITORY=mine/engine\n"
+        )
+
+    def test_who_may_deploy_later_is_handed_on(self, machine, environ):
+        assert machine.run("qwen3-vl-boot", **environ | {"DEPLOY_KEY": "ssh-ed25519 AAAA ci"}).returncode == 0
+        (install,) = machine.called("install.sh")
+        assert install.startswith("--deploy-key ")
+        assert "ssh-ed25519 AAAA ci" in machine.calls
+
     def settings(self, machine, code=0):
         path = machine.root / "usr/local/sbin/qwen3-vl-role"
         path.write_text(
             f'#!/bin/bash\necho "role $*" >>{machine.calls_file}\n'
-            f'case $2 in */secrets.env|*/docker.json) [ {code} = 0 ] && echo x >"$4"; exit {code};; esac\nexit 4\n'
+            f'case $2 in */secrets.env|*/docker.json|*/keys.json) [ {code} = 0 ] && echo x >"$4"; exit {code};; esac\nexit 4\n'
         )
 
-    def test_settings_come_by_the_role_and_those_that_are_not_there_are_left_out(self, machine, environ):
+    def test_settings_come_by_the_role_once_and_those_that_are_not_there_are_left_out(self, machine, environ):
         self.settings(machine)
         where = "https://settings.example/prod"
-        assert machine.run("qwen3-vl-boot", **environ | {"SETTINGS_FROM": where}).returncode == 0
+        for _ in range(2):
+            assert machine.run("qwen3-vl-boot", **environ | {"SETTINGS_FROM": where}).returncode == 0
         etc = machine.root / "etc/qwen3-vl"
-        assert f"volcengine {where}/secrets.env cn-beijing {etc}/secrets.env" in machine.called("role")
-        assert (etc / "secrets.env").read_text() == "x\n"
-        assert not (etc / "keys.json").exists()
-        assert (machine.root / "root/.docker/config.json").stat().st_mode & 0o777 == 0o600
+        asked = machine.called("role")
+        assert asked.count(f"volcengine {where}/secrets.env cn-beijing {etc}/secrets.env") == 1
+        assert (etc / "secrets.env").read_text() == (etc / "keys/keys.json").read_text() == "x\n"
+        assert not (etc / "gateway.env").exists()
+        assert (machine.root / "root/.docker/config.json").is_file()
+        assert f"-R 10001:10001 {etc}/keys" in machine.called("chown")
 
-    def test_settings_that_cannot_be_had_stop_the_first_boot_only(self, machine, environ):
+    def test_settings_that_cannot_be_had_stop_the_boot_before_anything_is_installed(self, machine, environ):
         environ["SETTINGS_FROM"] = "https://settings.example/prod"
         self.settings(machine, code=1)
         done = machine.run("qwen3-vl-boot", **environ)
         assert done.returncode == 1
         assert "secrets.env cannot be fetched" in done.stderr
+        assert machine.called("install.sh") == []
         self.settings(machine)
         assert machine.run("qwen3-vl-boot", **environ).returncode == 0
-        self.settings(machine, code=1)
+
+    def test_docker_without_compose_gets_it(self, machine, environ):
+        machine.put(docker="case $1 in info) echo '{\"nvidia\":{}}';; compose) exit 1;; esac", **{"apt-get": ""})
         assert machine.run("qwen3-vl-boot", **environ).returncode == 0
+        assert machine.called("apt-get")[-1].endswith(" docker-compose-v2")
 
 
 class TestRole:
