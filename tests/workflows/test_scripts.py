@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -39,6 +40,16 @@ def programs(tmp_path):
         return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
 
     return put
+
+
+def pair_of_ports():
+    """A free port whose successor is free, too: smoke.sh takes it for the metrics."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", first.getsockname()[1] + 1))
+                return first.getsockname()[1]
 
 
 def run(name, *words, env, cwd=ROOT):
@@ -395,9 +406,7 @@ run) shift
 rm) kill "$3";;
 logs) cat {tmp_path}/gateway.log;;
 esac"""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = pair_of_ports()
         environ = {name: value for name, value in programs(docker=docker).items() if not name.startswith("GATEWAY_")}
         return environ | {
             "GATEWAY_IMAGE": f"ghcr.io/o/r/gateway@{DIGEST}",
