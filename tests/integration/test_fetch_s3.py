@@ -29,6 +29,7 @@ class Counted:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
         self.sent, self.gets, self.bytes_per_s = 0, 0, None
+        self.authorization = ""
         self.server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=_Quiet)
         # What waits in a buffer of the kernel when a client dies would be counted, but never arrive.
         self.server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
@@ -36,6 +37,7 @@ class Counted:
         self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
 
     def __call__(self, environ, start_response):
+        self.authorization = environ.get("HTTP_AUTHORIZATION", "")
         reply = self._app(environ, start_response)
         if environ["REQUEST_METHOD"] != "GET" or "HTTP_RANGE" not in environ:
             return reply
@@ -270,3 +272,9 @@ def test_a_bucket_that_is_not_there_is_told_from_an_empty_prefix(s3, tmp_path):
     argv = [*COMMAND, "--from", "s3://elsewhere/x", "--to", str(tmp_path / "to")]
     run = subprocess.run(argv, env=s3.environ, capture_output=True, text=True, check=False)
     assert (run.returncode, "NoSuchBucket" in run.stderr) == (66, True)
+
+
+def test_requests_are_signed_for_the_region_that_aws_region_names(s3, tmp_path):
+    s3.environ["AWS_REGION"] = "cn-beijing"
+    finish(start(s3, tmp_path / "to", prefix="nothing"))
+    assert "/cn-beijing/s3/aws4_request" in s3.authorization

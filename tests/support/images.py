@@ -1,7 +1,7 @@
 """Building the images for real, where no image can be pulled: buildah, on a Debian base of the tests' own.
 
 The base stands in for python:3.11-slim: a minimal Debian with Python, made once by debootstrap from the mirror that this
-machine's apt uses. Where pip finds packages is this machine's business too: its settings go into the build as a secret,
+machine's apt uses. With PYTHON_DIGEST in the environment, as in CI, it is the real one, pulled by that digest. Where pip finds packages is this machine's business too: its settings go into the build as a secret,
 its folders as mounts, so neither is in an image.
 """
 
@@ -45,14 +45,18 @@ def mirror() -> Mirror:
     # "-updates" and "-backports" come on top of a suite.
     found = [line.split() for line in lines if line.endswith(" main") and "-" not in line.split()[1]]
     if not found:
-        raise RuntimeError("apt knows no Debian mirror here: run this on Debian, after `apt-get update`")
+        raise RuntimeError(
+            "apt knows no Debian mirror here: run this on Debian, after `apt-get update`, or set PYTHON_DIGEST"
+        )
     return Mirror(found[0][0], found[0][1])
 
 
 def base() -> str:
-    """Digest of the base; it is made when the store has none."""
+    """Digest of the base; it is made when the store has none, unless the environment names the real one."""
     if os.geteuid() != 0:
         raise PermissionError("debootstrap and buildah's chroot need root: run this with sudo, or in a container")
+    if given := os.environ.get("PYTHON_DIGEST"):
+        return given
     if not podman("images", "--quiet", BASE).strip():
         _bootstrap(mirror())
     return podman("images", "--digests", "--format", "{{.Digest}}", BASE).split()[0]
@@ -99,9 +103,11 @@ def build(dockerfile: str, tag: str, **arguments: str) -> str:
         secret, sources = Path(folder, "pip.conf"), Path(folder, "sources.list")
         lines = [f"{name} = {' '.join(value.split())}" for name, value in settings.items()]
         secret.write_text("\n".join(["[global]", *lines, ""]))
-        source = mirror()
-        sources.write_text(f"deb {source.url} {source.suite} main\n")
-        volumes = [f"{path}:{path}:ro" for path in folders(settings)] + [f"{sources}:/etc/apt/sources.list:ro"]
+        volumes = [f"{path}:{path}:ro" for path in folders(settings)]
+        if not os.environ.get("PYTHON_DIGEST"):  # the real base knows where its packages are
+            source = mirror()
+            sources.write_text(f"deb {source.url} {source.suite} main\n")
+            volumes.append(f"{sources}:/etc/apt/sources.list:ro")
         words = ["bud", "--isolation", "chroot", "--format", "docker", "--secret", f"id=pip,src={secret}"]
         words += [f"--volume={volume}" for volume in volumes]
         given = {"PYTHON_DIGEST": digest, **arguments}

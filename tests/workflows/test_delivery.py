@@ -97,6 +97,56 @@ def test_a_release_that_cannot_see_is_taken_back(cluster, delivery):
     assert (entry["revision_before"], entry["revision_after"]) == (2, 4)
 
 
+def test_an_upgrade_that_never_ends_is_stopped_and_taken_back(cluster, delivery, monkeypatch):
+    monkeypatch.setattr(helm, "BEYOND_S", 9.5)  # the rollback has to end within it on a busy machine
+    cluster.released("superseded", "deployed")
+    cluster.write(script={"helm upgrade": ["hang"]})
+    code, entry = delivery(*DEPLOY, "--timeout-s", "0.5")
+    assert (code, entry["result"]) == (1, "rolled_back")
+    assert entry["reason"] == "upgrade: helm took more than 10 s and was stopped"
+    assert cluster.verbs() == ["upgrade", "rollback qwen3-vl 2", "canary"]
+
+
+def test_a_canary_that_never_ends_is_a_bad_one(cluster, delivery, monkeypatch):
+    monkeypatch.setattr(change, "CANARY_BEYOND_S", 10.0)  # the second one has to end within it
+    cluster.released("deployed")
+    cluster.write(script={"canary": ["hang"]})
+    code, entry = delivery(*DEPLOY)
+    assert (code, entry["result"]) == (1, "rolled_back")
+    assert entry["reason"] == "canary: canary took more than 10 s and was stopped"
+    assert cluster.verbs() == ["upgrade", "canary", "rollback qwen3-vl 1", "canary"]
+
+
+@pytest.mark.parametrize(
+    ("script", "result"),
+    [
+        ({}, "succeeded"),
+        ({"helm upgrade": ["render"]}, "failed"),
+        ({"canary": ["blind"]}, "rolled_back"),
+        ({"helm upgrade": ["timed out"], "helm rollback": ["no such host"]}, "rollback_failed"),
+    ],
+)
+def test_however_it_ends_it_is_in_the_file_that_becomes_the_artifact_and_in_the_cluster(
+    cluster, delivery, script, result
+):
+    cluster.released("deployed")
+    cluster.write(script=script)
+    _, entry = delivery(*DEPLOY)
+    assert entry["result"] == result
+    (kept,) = cluster.state["entries"]
+    assert json.loads(kept["data"]["entry.json"]) == entry
+    assert kept["immutable"] is True
+
+
+def test_a_step_that_failed_before_is_written_down_and_told(cluster, delivery, receiver):
+    words = ("given-up", *COMMON, "--environment", "staging", "--kind", "rollback", "--version", "v0.9.0")
+    code, entry = delivery(*words, NOTIFY_SLACK_URL=f"{receiver.url}/slack")
+    assert (code, entry["kind"], entry["result"], entry["version"]) == (1, "rollback", "failed", "v0.9.0")
+    assert "rollback of qwen3-vl to staging FAILED, nothing was changed" in receiver.taken["slack"][-1]["text"]
+    assert len(cluster.state["entries"]) == 1
+    assert cluster.verbs() == []
+
+
 def test_a_rollback_that_fails_needs_a_person(cluster, delivery):
     cluster.released("deployed")
     cluster.write(script={"canary": ["blind"], "helm rollback": ["no such host"]})
@@ -427,6 +477,10 @@ def test_a_program_that_ignores_sigterm_is_killed(monkeypatch):
     monkeypatch.setattr(tools, "GRACE_S", 0.2)
     done = tools.run(["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"], 0.3)
     assert done.code == tools.EX_TIMEOUT
+
+
+def test_output_that_is_no_text_ends_nothing():
+    assert tools.run(["printf", r"\377"], 5) == tools.Done(0, "\N{REPLACEMENT CHARACTER}", "")
 
 
 def test_a_program_that_is_not_there_is_said():

@@ -27,15 +27,18 @@ ALL = dict.fromkeys(ci_plan.AREAS, True)
 @pytest.mark.parametrize(
     ("paths", "areas"),
     [
-        (["gateway/app.py"], {"code"}),
-        (["gateway/settings.py"], {"code", "chart"}),
-        (["helm/qwen3-vl/values.yaml"], {"chart"}),
+        (["gateway/app.py"], {"code", "cluster", "images"}),
+        (["gateway/settings.py"], {"code", "chart", "cluster", "images"}),
+        (["helm/qwen3-vl/values.yaml"], {"chart", "cluster"}),
         (["tests/chart/test_render.py"], {"chart", "code"}),
         ([".github/workflows/release.yml"], {"workflows"}),
-        ([".github/scripts/delivery/helm.py"], {"workflows", "code"}),
-        (["serving/host/deploy.sh"], {"workflows", "code"}),
+        ([".github/scripts/delivery/helm.py"], {"workflows", "code", "chart"}),
+        ([".github/scripts/kind.sh"], {"workflows", "code", "chart", "cluster"}),
+        ([".github/environments/staging.yaml"], {"workflows", "chart"}),
+        (["tests/support/images.py"], {"code", "images"}),
+        (["serving/host/deploy.sh"], {"workflows", "code", "cluster", "images"}),
         (["docs/delivery.md"], {"code"}),
-        (["helm/qwen3-vl/values.yaml", "gateway/app.py"], {"chart", "code"}),
+        (["helm/qwen3-vl/values.yaml", "docs/delivery.md"], {"chart", "cluster", "code"}),
         (["pyproject.toml"], set(ALL)),
         (["requirements/dev.lock"], set(ALL)),
         (["Makefile"], set(ALL)),
@@ -71,7 +74,7 @@ def test_the_changed_files_come_from_git(repository, monkeypatch, tmp_path, caps
     monkeypatch.chdir(folder)
     output = tmp_path / "output"
     assert ci_plan.main(["changes"], {"BASE": base, "GITHUB_OUTPUT": str(output)}) == 0
-    assert output.read_text() == "code=false\nchart=true\nworkflows=false\n"
+    assert output.read_text() == "code=false\nchart=true\ncluster=true\nimages=false\nworkflows=false\n"
 
 
 @pytest.mark.parametrize("base", ["", "0" * 40, "main", "--output=/tmp/x"])
@@ -79,7 +82,7 @@ def test_where_git_cannot_tell_everything_runs(repository, monkeypatch, capsys, 
     folder, _ = repository
     monkeypatch.chdir(folder)
     assert ci_plan.main(["changes"], {"BASE": base}) == 0
-    assert capsys.readouterr().out == "code=true\nchart=true\nworkflows=true\n"
+    assert capsys.readouterr().out == "".join(f"{area}=true\n" for area in ALL)
 
 
 def needs(areas=ALL, **results):
@@ -103,10 +106,13 @@ def test_the_gate_lets_nothing_else_pass(capsys, job, result):
 
 
 def test_a_job_may_be_skipped_only_when_its_area_was_untouched():
-    assert ci_plan.refusals(needs({"code": True, "chart": False, "workflows": True}, chart="skipped")) == []
-    assert ci_plan.refusals(needs({"code": False, "chart": True, "workflows": True}, chart="skipped")) == [
-        "chart: skipped"
-    ]
+    for job, area in ci_plan.NEEDS.items():
+        others = {other for other, about in ci_plan.NEEDS.items() if about == area} - {job}
+        untouched = ALL | {area: False}
+        assert ci_plan.refusals(needs(untouched, **dict.fromkeys({job, *others}, "skipped"))) == []
+        assert ci_plan.refusals(needs(dict.fromkeys(ALL, False) | {area: True}, **{job: "skipped"})) == [
+            f"{job}: skipped"
+        ]
 
 
 def test_a_job_that_is_missing_or_new_does_not_pass_unseen():

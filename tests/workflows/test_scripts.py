@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -12,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import web
 
 from serving.canary import golden
@@ -36,6 +40,16 @@ def programs(tmp_path):
         return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
 
     return put
+
+
+def pair_of_ports():
+    """A free port whose successor is free, too: smoke.sh takes it for the metrics."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", first.getsockname()[1] + 1))
+                return first.getsockname()[1]
 
 
 def run(name, *words, env, cwd=ROOT):
@@ -133,6 +147,83 @@ class TestCluster:
         assert missing in done.stderr
         assert cluster.calls == []
 
+    @pytest.mark.parametrize("script", ["deploy-cluster.sh", "only-ours.sh"])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("VERSION", ""),
+            ("VERSION", ">=0.1.0"),
+            ("VERSION", "0.1"),
+            ("GATEWAY_DIGEST", ""),
+            ("GATEWAY_DIGEST", f"{DIGEST},keys.existingSecret=mine"),
+            ("ENGINE_DIGEST", "latest"),
+        ],
+    )
+    def test_what_is_not_said_exactly_is_not_deployed(self, cluster, environ, script, name, value, tmp_path):
+        done = run(script, str(tmp_path), env=environ | {name: value})
+        assert done.returncode == 2
+        assert cluster.calls == []
+        assert "give one version" in done.stderr or "is no digest" in done.stderr
+
+    def test_only_what_main_or_a_tag_signed_passes_and_the_chart_as_it_was_fetched(self, cluster, environ, tmp_path):
+        done = run("only-ours.sh", str(tmp_path), env=environ | {"GITHUB_REPOSITORY": "Owner/Re.po"})
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"{tmp_path}/qwen3-vl-0.1.0-main.7.tgz"
+        verified = [call for call in cluster.calls if call[0] == "cosign"]
+        assert [call[2] for call in verified] == [
+            f"ghcr.io/owner/re.po/gateway@{DIGEST}",
+            f"ghcr.io/owner/re.po/engine@{DIGEST}",
+            f"ghcr.io/owner/re.po/charts/qwen3-vl@sha256:{'d' * 64}",
+        ]
+        (pull,) = [call for call in cluster.calls if call[:2] == ["helm", "pull"]]
+        assert pull[2:] == ["oci://ghcr.io/owner/re.po/charts/qwen3-vl", "--version", "0.1.0-main.7", "--destination", str(tmp_path)]  # fmt: skip
+        for call, workflow in zip(verified, ("image", "image", "release"), strict=True):
+            assert "https://token.actions.githubusercontent.com" in call
+            pattern = re.compile(call[call.index("--certificate-identity-regexp") + 1])
+            here = f"https://github.com/Owner/Re.po/.github/workflows/{workflow}.yml"
+            for ref in ("refs/heads/main", "refs/tags/v0.1.0", "refs/tags/v1.2.3-rc.1"):
+                assert pattern.search(f"{here}@{ref}")
+            for other in (
+                f"{here}@refs/heads/evil",
+                f"{here}@refs/heads/main/evil",
+                f"{here}@refs/pull/7/merge",
+                f"{here}@refs/tags/vevil",
+                f"{here.replace('Re.po', 'Rexpo')}@refs/heads/main",
+                f"{here.replace('.yml', 'xyml')}@refs/heads/main",
+                f"https://example.com/{here}@refs/heads/main",
+            ):
+                assert not pattern.search(other)
+
+    @pytest.mark.parametrize("unsigned", [0, 1, 2])
+    def test_what_is_not_signed_does_not_pass(self, cluster, environ, tmp_path, unsigned):
+        cluster.write(script={"cosign verify": ["ok"] * unsigned + ["no matching signatures"]})
+        done = run("only-ours.sh", str(tmp_path), env=environ)
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert "no matching signatures" in done.stderr
+
+    def test_a_chart_without_a_digest_does_not_pass(self, cluster, environ, tmp_path):
+        cluster.write(script={"helm pull": ["sha256:abc"]})
+        done = run("only-ours.sh", str(tmp_path), env=environ)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "did not say what it fetched" in done.stderr
+
+    def test_a_rollback_in_a_cluster_that_does_not_answer_is_written_down(self, cluster, environ):
+        cluster.write(script={"helm history": ["unreachable", "unreachable"]})
+        assert run("rollback-cluster.sh", env=environ | {"TO": "v0.1.0"}).returncode == 1
+        assert json.loads((ROOT / "deploy-log.json").read_text())["reason"] == "Error: unreachable"
+
+    def test_what_failed_before_is_written_down(self, cluster, environ):
+        done = run("given-up.sh", env=environ | {"KIND": "deploy"})
+        assert done.returncode == 1
+        entry = json.loads((ROOT / "deploy-log.json").read_text())
+        assert (entry["kind"], entry["result"], entry["version"]) == ("deploy", "failed", "0.1.0-main.7")
+        assert len(cluster.state["entries"]) == 1
+
+    def test_a_list_that_cannot_be_had_fails(self, cluster, environ):
+        cluster.write(script={"helm history": ["unreachable"]})
+        assert run("rollback-cluster.sh", env=environ | {"TO": ""}).returncode == 1
+
 
 class TestIssue:
     def test_a_first_report_opens_an_issue(self, programs, tmp_path):
@@ -144,6 +235,93 @@ class TestIssue:
         env = programs(gh=f'echo "$@" >>{tmp_path}/calls; [ "$2" = list ] && echo 12 || true')
         assert run("report-issue.sh", "The newest vLLM drifts", "drift.md", env=env).returncode == 0
         assert "issue comment 12 --body-file drift.md" in (tmp_path / "calls").read_text()
+
+
+class TestKind:
+    """docker, kind, kubectl and make are stood in for."""
+
+    @pytest.fixture
+    def kind(self, programs, tmp_path):
+        def go(make="exit 0", **environ):
+            log = f'echo "$(basename "$0") $@" >>{tmp_path}/calls'
+            env = programs(
+                docker=log,
+                kubectl=log,
+                kind=f'{log}\n[ "$1" != create ] || echo x >"$KUBECONFIG"',
+                make=f"{log}\n{make}",
+            )
+            done = run("kind.sh", env=env | {"PYTHON_DIGEST": DIGEST} | environ)
+            calls = tmp_path / "calls"
+            return done, calls.read_text().splitlines() if calls.exists() else []
+
+        return go
+
+    def test_both_images_are_built_and_loaded_by_the_names_that_the_preset_has(self, kind):
+        done, calls = kind()
+        assert done.returncode == 0, done.stderr
+        version = yaml.safe_load((ROOT / "helm/qwen3-vl/Chart.yaml").read_text())["appVersion"]
+        values = yaml.safe_load((ROOT / "helm/qwen3-vl/values.yaml").read_text())
+        preset = yaml.safe_load((ROOT / "helm/qwen3-vl/ci/minimal.yaml").read_text())
+        names = [
+            f"{values['gateway']['image']['repository']}:{version}",
+            f"{preset['engine']['image']['repository']}:{version}",
+        ]
+        builds = [call for call in calls if call.startswith("docker build")]
+        assert [call.split("--tag ")[1].split()[0] for call in builds] == names
+        assert all(f"PYTHON_DIGEST={DIGEST}" in call for call in builds)
+        (load,) = [call for call in calls if call.startswith("kind load")]
+        assert load.split()[-2:] == names
+        assert [call.split()[1] for call in calls if call.startswith(("kind", "make"))] == [
+            "version", "create", "load", "cluster-test", "delete",
+        ]  # fmt: skip
+
+    def test_a_failure_is_shown_handed_on_and_the_cluster_is_gone(self, kind):
+        done, calls = kind(make="exit 5")
+        assert done.returncode == 5
+        assert [call.split()[1] for call in calls if call.startswith("kubectl")] == ["get", "logs"]
+        assert calls[-1].startswith("kind delete cluster")
+
+    def test_without_a_base_it_says_what_to_set(self, kind):
+        done, calls = kind(PYTHON_DIGEST="")
+        assert done.returncode != 0
+        assert "set the variable PYTHON_DIGEST" in done.stderr
+        assert calls == []
+
+
+class TestAudit:
+    @pytest.fixture
+    def audit(self, programs, tmp_path):
+        def go(body):
+            env = programs(audit=body)
+            return run("audit.sh", "one.lock", "two.lock", env=env | {"PIP_AUDIT": str(tmp_path / "bin" / "audit")})
+
+        return go
+
+    def test_what_nobody_knows_a_vulnerability_of_passes(self, audit):
+        done = audit('echo "No known vulnerabilities found" >&2')
+        assert (done.returncode, done.stdout) == (0, "audit: one.lock\naudit: two.lock\n")
+
+    def test_a_vulnerability_fails_and_the_other_locks_are_looked_at_too(self, audit):
+        done = audit(
+            '[[ "$*" == *two* ]] || { echo "Found 1 known vulnerability in 1 package" >&2; echo a-table; exit 1; }'
+        )
+        assert done.returncode == 1
+        assert "a-table" in done.stdout
+        assert "audit: two.lock" in done.stdout
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "ERROR:pip_audit._cli:aiohttp: Dependency not found on PyPI and could not be audited: aiohttp (3.14)",
+            "Traceback (most recent call last):\n  File x\nrequests.exceptions.ProxyError: pypi.org: refused",
+        ],
+    )
+    def test_advisories_that_cannot_be_asked_are_one_line_and_no_trace(self, audit, said):
+        done = audit(f"printf '%s\\n' {shlex.quote(said)} >&2; exit 1")
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [
+            f"audit: one.lock is not audited, as PyPI's advisories cannot be asked: {said.splitlines()[-1]}"
+        ]
 
 
 class TestDrift:
@@ -228,9 +406,7 @@ run) shift
 rm) kill "$3";;
 logs) cat {tmp_path}/gateway.log;;
 esac"""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = pair_of_ports()
         environ = {name: value for name, value in programs(docker=docker).items() if not name.startswith("GATEWAY_")}
         return environ | {
             "GATEWAY_IMAGE": f"ghcr.io/o/r/gateway@{DIGEST}",
@@ -276,4 +452,7 @@ def test_every_script_is_executable_and_passes_shellcheck():
     scripts = sorted(SCRIPTS.glob("*.sh"))
     done = subprocess.run([tool, "-x", *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert [path.name for path in scripts if not os.access(path, os.X_OK)] == ["canary-words.sh"]  # sourced
+    assert [path.name for path in scripts if not os.access(path, os.X_OK)] == [
+        "canary-words.sh",
+        "release-words.sh",
+    ]  # sourced

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from delivery import __main__ as cli
+from delivery import change, helm
 
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
@@ -76,7 +78,40 @@ def test_no_permission_is_had_by_default_and_none_is_written_to_needlessly(path)
     ids=lambda value: getattr(value, "name", value) if not isinstance(value, dict) else "",
 )
 def test_every_job_ends(path, name, job):
-    assert "uses" in job or 0 < job["timeout-minutes"] <= 90
+    assert "uses" in job or 0 < job["timeout-minutes"] <= 130
+
+
+def test_no_job_is_cut_off_before_its_way_back_has_ended():
+    words = ["deploy", "--release", "r", "--namespace", "n", "--environment", "e", "--canary", "c", "--chart", "c"]
+    asked = cli.parser().parse_args(words)
+    helm_s, canary_s = asked.timeout_s + helm.BEYOND_S, asked.soak_s + change.CANARY_BEYOND_S
+    # Recovered, upgraded, looked at, taken back, looked at: each as long as it may.
+    worst_s = 3 * helm_s + 2 * canary_s
+    for name, job in (("deploy.yml", "deploy"), ("rollback.yml", "rollback")):
+        assert read(GITHUB / "workflows" / name)["jobs"][job]["timeout-minutes"] * 60 > worst_s + 300
+
+
+@pytest.mark.parametrize("name", ["deploy.yml", "rollback.yml"])
+def test_the_log_is_an_artifact_and_people_are_told_whatever_failed(name):
+    (job,) = read(GITHUB / "workflows" / name)["jobs"].values()
+    told, kept = job["steps"][-2:]
+    assert told["if"].startswith("(failure() || cancelled()) && ")
+    assert "hashFiles('deploy-log.json') == ''" in told["if"]
+    assert told["run"] == ".github/scripts/given-up.sh"
+    assert {key for key in told["env"] if key.startswith("NOTIFY_")} == {
+        key for key in job["steps"][-3]["env"] if key.startswith("NOTIFY_")
+    }
+    assert kept["if"].startswith("always()")
+    assert kept["uses"].startswith("actions/upload-artifact@")
+    assert kept["with"]["path"] == "deploy-log.json"
+
+
+def test_what_is_deployed_is_the_chart_that_was_verified():
+    (job,) = read(GITHUB / "workflows" / "deploy.yml")["jobs"].values()
+    by_name = {step.get("name"): step for step in job["steps"]}
+    ours, deploy = by_name["Only what this repository built and signed"], by_name["Deploy"]
+    assert deploy["env"]["CHART"] == f"${{{{ steps.{ours['id']}.outputs.chart }}}}"
+    assert list(by_name).index(ours["name"]) < list(by_name).index("Deploy")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -137,6 +172,29 @@ def test_every_script_that_a_workflow_runs_is_there_and_run_by_a_test():
     for name in named:
         assert (GITHUB / "scripts" / name).is_file(), name
         assert name in here or f"import {Path(name).stem}\n" in here, f"no test runs {name}"
+
+
+def test_an_image_is_scanned_before_it_is_signed_and_latest_moves_after_it_has_answered():
+    steps = read(GITHUB / "workflows" / "image.yml")["jobs"]["build"]["steps"]
+    order = [step.get("name") or step.get("uses", "").partition("@")[0] for step in steps]
+    names = ["docker/build-push-action", "What is in it", "Known vulnerabilities", "Sign"]
+    assert [name for name in order if name in names] == names
+    (scan,) = [step for step in steps if step.get("name") == "Known vulnerabilities"]
+    assert scan["with"]["fail-build"] == "true"
+    assert "latest" not in str([step.get("with") for step in steps])
+    release = read(GITHUB / "workflows" / "release.yml")["jobs"]
+    assert "smoke" in release["latest"]["needs"]
+    assert release["latest"]["if"] == "github.ref == 'refs/heads/main'"
+
+
+def test_what_the_scan_lets_pass_is_one_package_each_with_a_reason():
+    entries = yaml.safe_load((ROOT / ".grype.yaml").read_text())
+    assert set(entries) == {"ignore"}
+    for entry in entries["ignore"]:
+        assert set(entry) == {"vulnerability", "package", "reason"}, entry
+        assert re.fullmatch(r"(CVE|GHSA)-[\w-]+", entry["vulnerability"])
+        assert entry["package"]["name"]
+        assert len(entry["reason"].split()) > 4
 
 
 def test_the_gate_needs_every_job():

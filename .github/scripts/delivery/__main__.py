@@ -1,4 +1,4 @@
-"""`python3 -m delivery deploy | rollback | releases | notify`: the command line of the cluster's delivery."""
+"""`python3 -m delivery deploy | rollback | releases | given-up | notify`: the command line of the delivery."""
 
 from __future__ import annotations
 
@@ -61,16 +61,21 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--to", required=True, help="revision, version or commit")
     back.set_defaults(version="", set_string=[])
     listing = commands.add_parser("releases", help="list the kept releases")
-    for command in (deploy, back, listing):
+    given_up = commands.add_parser("given-up", help="write down and tell that a step before this tool failed")
+    given_up.add_argument("--kind", choices=("deploy", "rollback"), required=True)
+    given_up.add_argument("--version", default="", help="what was to be deployed")
+    given_up.set_defaults(set_string=[])
+    for command in (deploy, back, listing, given_up):
         command.add_argument("--release", type=_name, required=True)
         command.add_argument("--namespace", type=_name, required=True)
         command.add_argument("--timeout-s", type=float, default=1500.0, help="to become ready (default: %(default)s)")
-    for command in (deploy, back):
+    for command in (deploy, back, given_up):
         command.add_argument("--environment", required=True, help="staging, production …")
+        command.add_argument("--log", type=Path, default=Path("deploy-log.json"), help="default: %(default)s")
+    for command in (deploy, back):
         command.add_argument("--canary", required=True, metavar="WORDS", help="the canary's command, as one word")
         command.add_argument("--compare", default="", metavar="WORDS", help="its options for Prometheus, as one word")
         command.add_argument("--soak-s", type=float, default=120.0, help="how long it looks (default: %(default)s)")
-        command.add_argument("--log", type=Path, default=Path("deploy-log.json"), help="default: %(default)s")
     commands.add_parser("kubeconfig", help="write $KUBECONFIG, from KUBE_SERVER, KUBE_CA, KUBE_AUDIENCE or KUBE_CONFIG")
     commands.add_parser("token", help="print the run's identity as a credential: for kubectl and helm")
     told = commands.add_parser("notify", help="send a test message; fails when a service does not take it")
@@ -90,7 +95,7 @@ def entry_of(asked: argparse.Namespace, environ: Mapping[str, str], now: float) 
     address = f"{environ.get('GITHUB_SERVER_URL')}/{environ.get('GITHUB_REPOSITORY')}/actions/runs/{run}" if run else ""
     images = dict(pair.split("=", 1) for pair in asked.set_string if ".image.digest=" in pair)
     return Entry(
-        kind=asked.command,
+        kind=getattr(asked, "kind", asked.command),
         environment=asked.environment,
         release=asked.release,
         actor=environ.get("GITHUB_ACTOR", ""),
@@ -109,6 +114,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return 0 if notify.tell(entry_of(asked, environ, time.time()), environ, _warn) else EX_BAD
     if asked.command in {"kubeconfig", "token"}:
         return reach(asked.command, environ)
+    if asked.command == "given-up":
+        return give_up(asked, environ)
     release = helm.Helm(asked.release, asked.namespace, tools.run, asked.timeout_s)
     if asked.command == "releases":
         try:
@@ -159,15 +166,29 @@ def change(asked: argparse.Namespace, release: helm.Helm, environ: Mapping[str, 
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        # The entry comes first: whatever follows may be cut short.
-        entry.finished_at, entry.seconds = record.stamp(time.time()), round(time.time() - began, 1)
-        record.write(entry, asked.log)
-        notify.tell(entry, environ, _warn)
-        if fault := record.keep_in_cluster(entry, asked.namespace, tools.run):
-            _warn(f"the deploy log is not in the cluster, only in {asked.log}: {fault}")
+        finish(entry, asked, environ, began)
+    return CODES.get(entry.result, EX_BAD)
+
+
+def give_up(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Write down and tell of an attempt that never reached helm: a tool, a signature or a setting was missing."""
+    began = time.time()
+    entry = entry_of(asked, environ, began)
+    entry.result, entry.reason = Result.FAILED, "a step before the change failed: the run's page shows which"
+    finish(entry, asked, environ, began)
+    return EX_BAD
+
+
+def finish(entry: Entry, asked: argparse.Namespace, environ: Mapping[str, str], began: float) -> None:
+    """Write an entry to its file, tell people, keep it in the cluster, put it on the run's page."""
+    # The file comes first: whatever follows may be cut short.
+    entry.finished_at, entry.seconds = record.stamp(time.time()), round(time.time() - began, 1)
+    record.write(entry, asked.log)
+    notify.tell(entry, environ, _warn)
+    if fault := record.keep_in_cluster(entry, asked.namespace, tools.run):
+        _warn(f"the deploy log is not in the cluster, only in {asked.log}: {fault}")
     print(f"delivery: {entry.result.value}" + (f": {entry.reason}" if entry.reason else ""))
     _summarize(entry, environ)
-    return CODES.get(entry.result, EX_BAD)
 
 
 def _cancel(*_: object) -> NoReturn:

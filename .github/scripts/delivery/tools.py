@@ -41,7 +41,8 @@ def run(argv: list[str], timeout_s: float, stdin: str | None = None) -> Done:
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a chart's output must not be able to end this tool
             start_new_session=True,
         )
     except OSError as exc:

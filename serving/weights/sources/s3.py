@@ -8,6 +8,7 @@ an object never mix.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ class S3Source:
         )
         with self._translated(url):
             session = library("botocore.session", "botocore").get_session()
-            self._client = session.create_client("s3", config=config)
+            # botocore itself reads AWS_DEFAULT_REGION only, and other services refuse a signature for another region.
+            self._client = session.create_client("s3", region_name=os.environ.get("AWS_REGION") or None, config=config)
 
     def listing(self) -> Listing:
         """Every object under the prefix; the ETag is its version."""
