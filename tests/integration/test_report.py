@@ -13,7 +13,7 @@ from gateway.__main__ import main
 from gateway.prometheus_api import Prometheus, PrometheusError
 from tests.support.engine import DONE, chunk, stream
 from tests.support.pictures import data_url, png, question
-from tests.support.process import Process
+from tests.support.processes import GatewayProcess
 from tests.support.prometheus import scraping
 
 CHAT = "/v1/chat/completions"
@@ -27,7 +27,7 @@ async def watched(tmp_path, engine):
         return await stream(request, [chunk("a"), chunk("b"), DONE])
 
     async with (
-        Process(tmp_path, engine.url) as gateway,
+        GatewayProcess(tmp_path, engine.url) as gateway,
         scraping(tmp_path, {"gateway": gateway.metrics_port}) as (url, prometheus),
     ):
         for number in range(4):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from aiohttp import web
 
 from serving.canary import golden
 from tests.support.engine import ScriptedEngine, chat_answer
+from tests.support.ports import free_port
 from tests.workflows.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
@@ -228,15 +228,12 @@ run) shift
 rm) kill "$3";;
 logs) cat {tmp_path}/gateway.log;;
 esac"""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         environ = {name: value for name, value in programs(docker=docker).items() if not name.startswith("GATEWAY_")}
         return environ | {
             "GATEWAY_IMAGE": f"ghcr.io/o/r/gateway@{DIGEST}",
             "PYTHON": sys.executable,
             "ENGINE_URL": engine.url,
-            "PORT": str(port),
+            "PORT": str(free_port(neighbours=1)),  # the metrics are on the next one
         }
 
     async def smoke(self, env):
