@@ -128,6 +128,8 @@ async def test_2000_mixed_requests_each_get_their_own_picture_s_answer(tmp_path,
             begun_s = time.perf_counter()
             outcomes = await asyncio.gather(*(one(number, *job) for number, job in enumerate(jobs)))
             spent_s = time.perf_counter() - begun_s
+            refused = [(jobs[number], outcome) for number, outcome in enumerate(outcomes) if outcome.status != 200]
+            assert refused == [], [gateway.log.read_text()[-2000:] for gateway in gateways]
             assert [outcome.text for outcome in outcomes] == [alone[picture] for picture, *_ in jobs]
             # Nobody's first question was answered with what another had asked before.
             asked = {job[:2] for job, outcome in zip(jobs, outcomes, strict=True) if outcome.cache != "hit"}
