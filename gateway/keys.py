@@ -1,4 +1,4 @@
-"""The key file on disk: reading it, noticing that it has changed, and changing it. What is in it: `key_ring.py`.
+"""The key file on disk: reading it, noticing that it has changed, and changing it. What is in it: `key_format.py`.
 
 Which way it fails: an unreadable file stops the start. Later it fails *static*: the ring read last stays in force,
 because a half-written file, or a volume that is away for a moment, must neither lock every client out nor let anyone
@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gateway.key_ring import Key, KeyFileError, KeyRing, hash_secret, new_secret, parse_ring, render_ring, utc_now
+from gateway.key_format import parse_ring, render_ring
+from gateway.key_ring import Key, KeyFileError, KeyRing, hash_secret, new_secret, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

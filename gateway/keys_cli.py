@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from gateway.address import parse_networks
-from gateway.key_ring import COUNTS, CachePolicy, Priority, render_time
+from gateway.key_format import COUNTS, render_time
+from gateway.key_ring import CachePolicy, Priority
 from gateway.keys import Key, KeyFileError, hash_secret, new_secret, read_ring, update, utc_now
 
 if TYPE_CHECKING:

@@ -14,8 +14,11 @@ _SOF_BASELINE, _SOF_PROGRESSIVE = 0xC0, 0xC2
 _SOI, _EOI, _SOS, _APP0 = 0xD8, 0xD9, 0xDA, 0xE0
 _DQT, _DHT, _DRI = 0xDB, 0xC4, 0xDD
 _JFIF_WITHOUT_THUMBNAIL_BYTES = 16
-# In entropy-coded data 0xFF is followed by 0 (stuffing) or a restart marker; anything else is the next marker.
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+# In entropy-coded data 0xFF is followed by 0 (stuffing) or a restart marker; anything else is the next marker. The
+# pattern starts with a literal, which `re` looks for by memchr.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_WINDOW_BYTES = 256 * 1024
+"""`re` holds the GIL, and with it up the event loop, for as long as one search takes: so none is longer than this."""
 
 _PNG_SIGNATURE_BYTES = 8
 _PNG_CHUNK_OVERHEAD_BYTES = 12
@@ -40,8 +43,9 @@ def jpeg_layout(data: bytes) -> JpegLayout:
     Source: ITU-T T.81 annex B. Clean: one 8-bit baseline or progressive frame of 1 or 3 components, plain JFIF.
     """
     scans, frames, clean, at = 0, 0, data[:2] == bytes((0xFF, _SOI)), 2
-    while match := _NEXT_MARKER.search(data, at):
-        clean = clean and (match.start() == at or scans > 0)
+    while match := _next_marker(data, at):
+        # Between segments there may be nothing but 0xFF, as often as one likes.
+        clean = clean and (scans > 0 or not data[at : match.start()].strip(b"\xff"))
         marker = match[1][0]
         at = match.end()
         if marker == _EOI:
@@ -53,6 +57,14 @@ def jpeg_layout(data: bytes) -> JpegLayout:
         frames += marker in {_SOF_BASELINE, _SOF_PROGRESSIVE}
         at += length
     return JpegLayout(scans, clean=False)
+
+
+def _next_marker(data: bytes, at: int) -> re.Match[bytes] | None:
+    for start in range(at, len(data), _WINDOW_BYTES):
+        # A byte more than the window: a marker may begin with its last one.
+        if match := _MARKER.search(data, start, start + _WINDOW_BYTES + 1):
+            return match
+    return None
 
 
 def _segment_is_clean(marker: int, body: bytes, length: int) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gateway.malloc import keep_large_blocks
 from loadtest.images.rates import body, rate
 from loadtest.images.shrinkers import by_libvips, rss_mib
 from loadtest.images.stack import free_port, gateway
@@ -25,7 +26,8 @@ LAG = "gateway_event_loop_lag_seconds_bucket"
 
 
 def memory_growth(pictures: Iterator[bytes], *, count: int, step: int = 1000) -> list[float]:
-    """Memory of a process after each `step` of `count` pictures, in MiB; two threads, as in the gateway."""
+    """Memory of a process after each `step` of `count` pictures, in MiB; threads and allocator as in the gateway."""
+    keep_large_blocks()
     kept = list(islice(pictures, 60))
     found = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -13,9 +13,9 @@ import pytest
 
 from tests.support import images
 from tests.support.containers import ROOT, Container, started
-from tests.support.demo import free_ports
 from tests.support.engine import ScriptedEngine
 from tests.support.gateway import KEY, key_record, write_keys
+from tests.support.ports import free_ports
 
 GATEWAY_USER = 10001
 VERSION = "0.0.test"

@@ -12,8 +12,8 @@ from serving.demo.questions import ask
 from serving.demo.scenes import UNSEEN_SEED, jpeg, scene
 from tests.containers.conftest import VERSION
 from tests.support.containers import inspected, started
-from tests.support.demo import free_ports
 from tests.support.pictures import data_url
+from tests.support.ports import free_ports
 
 # Installing vLLM takes minutes, its start some 40 s where nothing else runs.
 pytestmark = pytest.mark.timeout(2400)

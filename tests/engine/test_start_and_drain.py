@@ -18,8 +18,8 @@ import openai
 import psutil
 import pytest
 
-from tests.support.demo import free_ports
 from tests.support.lora import RANK, write_adapter
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 START_DEADLINE_S = 180

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from gateway.audit import MAX_WAITING, WRITE_AT_ONCE, Audit, Happening, answer_of, without_pictures
+from tests.support.command import gateway_command
 from tests.support.engine import DONE, chat_answer, chunk, stream
 from tests.support.gateway import KEY
 from tests.support.pictures import data_url, png, question
@@ -144,8 +143,7 @@ def test_prompts_without_messages_stay_as_they_are():
 
 class TestQuery:
     def query(self, file, *options):
-        argv = [sys.executable, "-m", "gateway", "audit", "query", str(file), *options]
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
+        return gateway_command("audit", "query", file, *options)
 
     @pytest.fixture
     def file(self, tmp_path):

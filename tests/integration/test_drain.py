@@ -13,7 +13,7 @@ from aiohttp import web
 from tests.support.balancer import Balancer
 from tests.support.engine import DONE, chat_answer, chunk
 from tests.support.gateway import KEY
-from tests.support.process import Process
+from tests.support.processes import GatewayProcess
 
 CHAT = "/v1/chat/completions"
 HEADERS = {"authorization": f"Bearer {KEY}"}
@@ -40,7 +40,7 @@ async def test_it_is_unready_at_once_serves_on_then_refuses_and_finishes_what_it
         return response
 
     engine.script = script
-    async with Process(tmp_path, engine.url, workers=workers, drain_delay_s=3, drain_timeout_s=60) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, workers=workers, drain_delay_s=3, drain_timeout_s=60) as gateway:
         async with httpx.AsyncClient(base_url=gateway.url, headers=HEADERS, timeout=30, verify=TLS) as http:
             async with asyncio.timeout(30):
                 while (await http.get("/readyz")).status_code != 200:
@@ -91,7 +91,7 @@ async def test_the_drain_is_bounded_and_what_is_left_is_told_so(tmp_path, engine
     async def silence(*_):
         await asyncio.sleep(600)
 
-    async with Process(tmp_path, engine.url, drain_timeout_s=1) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, drain_timeout_s=1) as gateway:
         async with gateway.http.stream("POST", CHAT, json=text("x", stream=True)) as response:
             pieces = response.aiter_bytes()
             await anext(pieces)
@@ -110,13 +110,13 @@ async def test_the_drain_is_bounded_and_what_is_left_is_told_so(tmp_path, engine
 
 
 async def test_sigint_waits_for_no_balancer(tmp_path, engine):
-    async with Process(tmp_path, engine.url, drain_delay_s=600) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, drain_delay_s=600) as gateway:
         gateway.process.send_signal(signal.SIGINT)
         assert await gateway.ended() == 0
 
 
 async def test_a_second_sigterm_changes_nothing(tmp_path, engine):
-    async with Process(tmp_path, engine.url, drain_delay_s=2) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, drain_delay_s=2) as gateway:
         for _ in range(2):
             gateway.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10):
@@ -164,8 +164,8 @@ async def test_a_rolling_restart_under_load_fails_no_request_in_five_runs(tmp_pa
 
     settings = {"drain_delay_s": 2, "drain_timeout_s": 30}
     async with (
-        Process(tmp_path, engine.url, **settings) as one,
-        Process(tmp_path, engine.url, **settings) as two,
+        GatewayProcess(tmp_path, engine.url, **settings) as one,
+        GatewayProcess(tmp_path, engine.url, **settings) as two,
         Balancer([one.port, two.port]) as balancer,
     ):
         await both_ready(balancer)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.engine import DONE, chunk, stream, usage_chunk
 from tests.support.pictures import data_url, png, question
-from tests.support.process import Process
+from tests.support.processes import GatewayProcess
 
 CHAT = "/v1/chat/completions"
 
@@ -38,7 +38,7 @@ async def until(gateway, holds):
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_sizes_and_tokens_add_up_over_the_workers(tmp_path, engine, workers):
-    async with Process(tmp_path, engine.url, workers=workers, model_revision="r1") as gateway:
+    async with GatewayProcess(tmp_path, engine.url, workers=workers, model_revision="r1") as gateway:
         for i in range(8):
             assert (await gateway.http.post(CHAT, json=question(data_url(png()), str(i)))).status_code == 200
         found = await until(gateway, lambda found: value(found, "gateway_cache_entries", cache="answers") == 8)
@@ -56,7 +56,7 @@ async def test_sizes_and_tokens_add_up_over_the_workers(tmp_path, engine, worker
 
 
 async def test_a_worker_that_died_no_longer_counts(tmp_path, engine):
-    async with Process(tmp_path, engine.url, workers=2) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, workers=2) as gateway:
         before = await until(gateway, lambda found: value(found, "gateway_workers") == 2)
         parent = psutil.Process(gateway.process.pid)
         dead = next(child for child in parent.children() if "spawn_main" in " ".join(child.cmdline()))
@@ -71,7 +71,7 @@ async def test_a_stream_is_timed_and_its_tokens_counted_though_nobody_asked_for_
         return await stream(request, [chunk(""), chunk("a"), chunk("b"), usage_chunk(300, 3), DONE])
 
     engine.script = script
-    async with Process(tmp_path, engine.url) as gateway:
+    async with GatewayProcess(tmp_path, engine.url) as gateway:
         for _ in range(2):  # the second one is kept: its pace is none of an engine's
             assert (await gateway.http.post(CHAT, json=question(data_url(png()), stream=True))).status_code == 200
         found = await samples(gateway)
@@ -89,14 +89,14 @@ async def test_a_stream_that_breaks_is_counted_although_its_status_was_200(tmp_p
         return await stream(request, [chunk("a")])
 
     engine.script = script
-    async with Process(tmp_path, engine.url) as gateway:
+    async with GatewayProcess(tmp_path, engine.url) as gateway:
         assert (await gateway.http.post(CHAT, json=question(data_url(png()), stream=True))).status_code == 200
         found = await samples(gateway)
     assert value(found, "gateway_streams_broken_total", error_type="engine_error") == 1
 
 
 async def test_tenants_beyond_the_limit_are_other(tmp_path, engine):
-    async with Process(tmp_path, engine.url, metrics_max_tenants=0) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, metrics_max_tenants=0) as gateway:
         assert (await gateway.http.post(CHAT, json=question(data_url(png())))).status_code == 200
         found = await samples(gateway)
     assert value(found, "gateway_tenant_requests_total", tenant="other", outcome="ok", cache="miss") == 1
@@ -107,7 +107,7 @@ async def test_a_request_has_one_log_line_and_one_id_from_client_to_engine(tmp_p
     async def refusing(_request, _body):
         return web.json_response({"error": {"message": "no", "code": 500}}, status=500)
 
-    async with Process(tmp_path, engine.url) as gateway:
+    async with GatewayProcess(tmp_path, engine.url) as gateway:
         good = await gateway.http.post(CHAT, json=question(data_url(png())))
         received = {name.lower(): text for name, text in engine.headers[-1].items()}
         assert received["x-request-id"] == good.headers["x-request-id"]
@@ -122,6 +122,6 @@ async def test_a_request_has_one_log_line_and_one_id_from_client_to_engine(tmp_p
 
 
 async def test_the_log_level_is_a_setting(tmp_path, engine):
-    async with Process(tmp_path, engine.url, log_level="warning") as gateway:
+    async with GatewayProcess(tmp_path, engine.url, log_level="warning") as gateway:
         assert (await gateway.http.post(CHAT, json=question(data_url(png())))).status_code == 200
     assert "gateway.access" not in gateway.log.read_text()

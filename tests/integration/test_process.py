@@ -15,14 +15,14 @@ from aiohttp import web
 from tests.support.engine import DONE, chunk
 from tests.support.gateway import KEY
 from tests.support.pictures import data_url, png, question
-from tests.support.process import Process
+from tests.support.processes import GatewayProcess
 
 CHAT = "/v1/chat/completions"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_it_serves_counts_and_stops(tmp_path, engine, workers):
-    async with Process(tmp_path, engine.url, workers=workers) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, workers=workers) as gateway:
         for i in range(6):
             assert (await gateway.http.post(CHAT, json=question(data_url(png()), str(i)))).status_code == 200
         line = 'gateway_requests_total{cache="miss",operation="/v1/chat/completions",status="200"} 6.0'
@@ -32,12 +32,12 @@ async def test_it_serves_counts_and_stops(tmp_path, engine, workers):
 
 
 async def test_several_workers_that_count_limits_apart_say_so_once(tmp_path, engine):
-    async with Process(tmp_path, engine.url, workers=2, requests_per_minute=5) as gateway:
+    async with GatewayProcess(tmp_path, engine.url, workers=2, requests_per_minute=5) as gateway:
         assert gateway.log.read_text().count("GATEWAY_REDIS_URL") == 1
 
 
 async def test_logs_are_json_and_hold_no_secret(tmp_path, engine):
-    async with Process(tmp_path, engine.url) as gateway:
+    async with GatewayProcess(tmp_path, engine.url) as gateway:
         response = await gateway.http.post(
             CHAT, json=question(data_url(png()), "a private question"), headers={"x-request-id": "mine-1"}
         )
@@ -65,7 +65,7 @@ async def test_a_stream_in_flight_survives_sigterm(tmp_path, engine):
         return response
 
     engine.script = script
-    async with Process(tmp_path, engine.url) as gateway:
+    async with GatewayProcess(tmp_path, engine.url) as gateway:
         async with gateway.http.stream("POST", CHAT, json=question(data_url(png()), stream=True)) as response:
             body = b""
             async for piece in response.aiter_bytes():
@@ -74,7 +74,7 @@ async def test_a_stream_in_flight_survives_sigterm(tmp_path, engine):
                     gateway.process.send_signal(signal.SIGTERM)
                     asked_to_stop.set()
         assert body.endswith(DONE)
-        assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+        assert await gateway.ended() == 0
 
 
 class TestFaultsAtStart:
@@ -83,8 +83,8 @@ class TestFaultsAtStart:
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
-            gateway = Process(tmp_path, "http://127.0.0.1:9", **{taken: other.getsockname()[1]})
-            assert await asyncio.to_thread(gateway.process.wait, 20) == 3
+            gateway = GatewayProcess(tmp_path, "http://127.0.0.1:9", **{taken: other.getsockname()[1]})
+            assert await gateway.ended() == 3
             await gateway.http.aclose()
         assert "address already in use" in gateway.log.read_text().lower()
 
@@ -97,8 +97,8 @@ class TestFaultsAtStart:
         ],
     )
     async def test_a_bad_configuration_is_exit_78_and_one_line(self, tmp_path, setting, value, message):
-        gateway = Process(tmp_path, "http://127.0.0.1:9", **{setting: value})
-        assert await asyncio.to_thread(gateway.process.wait, 20) == 78
+        gateway = GatewayProcess(tmp_path, "http://127.0.0.1:9", **{setting: value})
+        assert await gateway.ended() == 78
         await gateway.http.aclose()
         assert message in gateway.log.read_text()
         assert "Traceback" not in gateway.log.read_text()

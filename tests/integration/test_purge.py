@@ -16,17 +16,23 @@ from gateway import cache_cli
 from gateway.cache import Entry, made_at
 from gateway.generations import begin_generation
 from gateway.redis_link import BlockingLink
+from tests.support.command import gateway_command
 from tests.support.gateway import KEY, OTHER_KEY
 from tests.support.pictures import data_url, png, question
 from tests.support.pressure import CHAT, keys_file
 from tests.support.processes import engine_process, gateway_processes
 
 
-def command(*words, url=None, stdin=subprocess.DEVNULL):
+def command(*words, url=None):
+    return gateway_command("cache", *words, **({"GATEWAY_REDIS_URL": url} if url else {}))
+
+
+def command_at(terminal, *words, url):
+    """As a process of its own: what it does depends on whom it talks to."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    environ |= {"GATEWAY_REDIS_URL": url} if url else {}
     argv = [sys.executable, "-m", "gateway", "cache", *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environ, stdin=stdin, timeout=60)
+    environ |= {"GATEWAY_REDIS_URL": url}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environ, stdin=terminal, timeout=60)
 
 
 async def asked(http, gateway, text, key=KEY, **headers):
@@ -155,7 +161,7 @@ class TestCommandLine:
         master, terminal = pty.openpty()
         try:
             os.write(master, answer)
-            run = command("purge", "--all", url=redis_server.url, stdin=terminal)
+            run = command_at(terminal, "purge", "--all", url=redis_server.url)
         finally:
             os.close(master)
             os.close(terminal)

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import math
 
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from gateway.__main__ import main
 from gateway.prometheus_api import Prometheus, PrometheusError
-from tests.support.engine import DONE, chunk, stream
+from tests.support.engine import DONE, ScriptedEngine, chunk, stream
 from tests.support.pictures import data_url, png, question
-from tests.support.process import Process
+from tests.support.processes import GatewayProcess
 from tests.support.prometheus import scraping
 
 CHAT = "/v1/chat/completions"
 
 
-@pytest.fixture
-async def watched(tmp_path, engine):
-    """A gateway with some traffic, and the Prometheus that has seen it."""
+ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def watched(tmp_path_factory):
+    """A gateway with some traffic, and the Prometheus that has seen it: one pair for all, as nobody changes them."""
+    folder = tmp_path_factory.mktemp("watched")
 
     async def script(request, _):
         return await stream(request, [chunk("a"), chunk("b"), DONE])
 
     async with (
-        Process(tmp_path, engine.url) as gateway,
-        scraping(tmp_path, {"gateway": gateway.metrics_port}) as (url, prometheus),
+        contextlib.AsyncExitStack() as held,
+        GatewayProcess(folder, (engine := await scripted(held)).url) as gateway,
+        scraping(folder, {"gateway": gateway.metrics_port}) as (url, prometheus),
     ):
         for number in range(4):
             await gateway.http.post(CHAT, json=question(data_url(png()), str(number)))
@@ -42,6 +49,13 @@ async def watched(tmp_path, engine):
         yield gateway, url, prometheus
 
 
+async def scripted(held):
+    engine = await ScriptedEngine().start()
+    held.push_async_callback(engine.stop)
+    return engine
+
+
+@ONE_LOOP
 async def test_the_page_and_the_picture_have_the_figures_and_the_plots(watched, tmp_path, capsys):
     _, url, _ = watched
     out = tmp_path / "report.html"
@@ -58,6 +72,7 @@ async def test_the_page_and_the_picture_have_the_figures_and_the_plots(watched, 
     assert min(picture.size) > 1000
 
 
+@ONE_LOOP
 async def test_top_shows_the_engine_and_the_steps(watched, capsys):
     gateway, _, _ = watched
     metrics = f"http://127.0.0.1:{gateway.metrics_port}/metrics"
@@ -77,6 +92,7 @@ async def test_top_shows_the_engine_and_the_steps(watched, capsys):
         assert words in shown
 
 
+@ONE_LOOP
 async def test_prometheus_answers_and_refuses_are_read(watched):
     _, _, prometheus = watched
     with pytest.raises(PrometheusError, match="parse error"):

@@ -17,10 +17,10 @@ import pytest
 from tests.security.corpus import MAX_BYTES, at, corpus
 from tests.security.hostile_files import PAYLOAD, harmless
 from tests.security.hostile_servers import FETCH_TIMEOUT_S, SECRET, hostile_servers
-from tests.support.demo import free_ports
 from tests.support.engine import ScriptedEngine
 from tests.support.gateway import KEY, key_record, write_keys
 from tests.support.pictures import data_url, png, question
+from tests.support.ports import free_ports
 
 CHAT = "/v1/chat/completions"
 AT_ONCE = 32

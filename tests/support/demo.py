@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,18 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.ports import free_ports
+
 ROOT = Path(__file__).parents[2]
 READY = "Ctrl-C stops everything"
 START_DEADLINE_S = 240
 SEED = 1_700_000_000
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 PR_SET_PDEATHSIG = 1

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from tests.support.demo import ROOT, die_with_parent
 from tests.support.engine import DONE, ScriptedEngine, chat_answer, chunk
-from tests.support.process import free_port
+from tests.support.ports import free_port
 
 PAUSE_S = 0.05
 WORDS = 10

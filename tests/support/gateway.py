@@ -42,11 +42,36 @@ def write_keys(path: Path, *records: dict[str, Any]) -> Path:
     return path
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, but that it ends when it is told to: uvicorn looks ten times a second, and a run has hundreds of these."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:
+            await asyncio.sleep(0.002)
+        for server in self.servers:
+            await server.wait_closed()
+        await self.lifespan.shutdown()
+
+
 @dataclass
 class RunningGateway:
     url: str
     app: FastAPI
-    server: uvicorn.Server
+    server: Server
 
     @property
     def headers(self) -> dict[str, str]:
@@ -73,7 +98,7 @@ async def serving(app: FastAPI) -> AsyncIterator[RunningGateway]:
         config = uvicorn.Config(
             app, log_config=None, access_log=False, http="httptools", ws="none", lifespan="on", proxy_headers=False
         )
-        server = uvicorn.Server(config)
+        server = Server(config)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -85,5 +110,5 @@ async def serving(app: FastAPI) -> AsyncIterator[RunningGateway]:
                     await asyncio.sleep(0.005)
             yield RunningGateway(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server)
         finally:
-            server.should_exit = True
+            server.stop.set()
             await task

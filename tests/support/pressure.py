@@ -102,7 +102,7 @@ def text_of(content: bytes) -> str:
     *events, end, rest = content.split(b"\n\n")
     assert (end, rest) == (b"data: [DONE]", b""), content[-200:]
     chunks = [orjson.loads(event.removeprefix(b"data: ")) for event in events]
-    return "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
 def pictures(count: int) -> list[bytes]:

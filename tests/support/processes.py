@@ -1,4 +1,4 @@
-"""Gateways and a simulated engine as processes of their own, for what needs scale or several replicas."""
+"""Gateways and a simulated engine as processes of their own: for start and end, for scale, for several replicas."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from tests.support.demo import die_with_parent, free_ports
+from tests.support.demo import die_with_parent
+from tests.support.gateway import KEY, key_record, write_keys
+from tests.support.ports import free_port, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
 START_DEADLINE_S = 60.0
-STOP_DEADLINE_S = 20.0
+STOP_DEADLINE_S = 60.0
 
 
 class Child:
-    """A process with its output in a file; stopped at the end, and when the tests die."""
+    """`python -m …` with its output in a file; stopped at the end, and when the tests die."""
 
     def __init__(self, argv: list[str], log: Path, **environ: str) -> None:
-        self.log = log
+        self.argv, self.log, self.environ = argv, log, environ
+        self.start()
+
+    def start(self) -> None:
+        """Start it; again, after it has ended: the log goes on."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-        with log.open("wb") as output:
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *argv],
-                env=clean | environ,
+                [sys.executable, "-m", *self.argv],
+                env=clean | self.environ,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into libc, no locks
@@ -52,22 +58,26 @@ class Child:
                     return
                 await asyncio.sleep(0.02)
 
+    async def ended(self, timeout_s: float = STOP_DEADLINE_S) -> int:
+        """The exit code; one that does not end in time is killed, and that is a failure."""
+        try:
+            return await asyncio.to_thread(self.process.wait, timeout_s)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                await asyncio.to_thread(self.process.wait, STOP_DEADLINE_S)
+
     async def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.to_thread(self.process.wait, STOP_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            await asyncio.to_thread(self.process.wait, STOP_DEADLINE_S)
-            raise
+        await self.ended()
 
 
 class SimulatedEngine(Child):
     """See simulated_engine.py; `latency_s` can be changed while it runs."""
 
     def __init__(self, folder: Path, *, latency_s: float = 0.0) -> None:
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         argv = ["tests.support.simulated_engine", "--port", str(self.port), "--latency-s", str(latency_s)]
         super().__init__(argv, folder / f"engine-{self.port}.log")
@@ -80,24 +90,46 @@ class SimulatedEngine(Child):
 
 
 class GatewayProcess(Child):
-    """`python -m gateway serve`; `settings` are fields of Settings."""
+    """`python -m gateway serve`; `settings` are fields of Settings. Use as `async with`, or start and stop it by hand.
 
-    def __init__(self, folder: Path, engine_url: str, keys: Path, **settings: Any) -> None:
+    Without `keys` it knows one key, KEY of the tenant `one`, and `http` is a client with that key.
+    """
+
+    def __init__(self, folder: Path, engine_url: str, keys: Path | None = None, **settings: Any) -> None:
+        keys = keys or write_keys(folder / "keys.json", key_record(KEY, "one"))
         port, metrics_port = free_ports(2)
-        self.url, self.metrics_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
-        environ = {"port": port, "metrics_port": metrics_port, "engines": engine_url, "keys_file": keys}
-        # Probes would be counted among the engine's requests.
-        environ |= {"engine_probe_interval_s": 0, "log_level": "warning", "tenant_secret": "s"} | settings
+        # No balancer has to notice that it goes, unless a test has one.
+        defaults = {"port": port, "metrics_port": metrics_port, "engines": engine_url, "keys_file": keys}
+        settings = defaults | {"drain_delay_s": 0} | settings
+        self.port, self.metrics_port = settings["port"], settings["metrics_port"]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.metrics_url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        self.http = httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=10)
         super().__init__(
             ["gateway", "serve"],
             folder / f"gateway-{port}.log",
-            **{f"GATEWAY_{name.upper()}": str(value) for name, value in environ.items()},
+            **{f"GATEWAY_{name.upper()}": str(value) for name, value in settings.items()},
         )
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.answers(self.url + "/healthz")
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+        await self.stop()
+
+    async def metrics(self) -> str:
+        async with httpx.AsyncClient(timeout=20) as http:
+            return (await http.get(self.metrics_url)).text
 
     async def samples(self, name: str) -> list[tuple[str, float]]:
         """A metric's samples: labels as they are written, and the value."""
-        async with httpx.AsyncClient(timeout=20) as http:
-            text = (await http.get(self.metrics_url)).text
+        text = await self.metrics()
         lines = [line.rpartition(" ") for line in text.splitlines() if line.partition(" ")[0].partition("{")[0] == name]
         return [(labelled.removeprefix(name), float(value)) for labelled, _, value in lines]
 
@@ -129,10 +161,11 @@ async def engine_process(folder: Path, **options: Any) -> AsyncIterator[Simulate
 async def gateway_processes(
     folder: Path, count: int, engine_url: str, keys: Path, **settings: Any
 ) -> AsyncIterator[list[GatewayProcess]]:
-    """All start at once."""
+    """Replicas that start at once and end at once. They do not probe: it would be counted among the engine's requests."""
+    settings = {"engine_probe_interval_s": 0, "log_level": "warning", "tenant_secret": "s"} | settings
     gateways = [GatewayProcess(folder, engine_url, keys, **settings) for _ in range(count)]
     try:
         await asyncio.gather(*(gateway.answers(gateway.url + "/healthz") for gateway in gateways))
         yield gateways
     finally:
-        await asyncio.gather(*(gateway.stop() for gateway in gateways))
+        await asyncio.gather(*(gateway.__aexit__() for gateway in gateways))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import subprocess
 import urllib.request
 from typing import TYPE_CHECKING
 
 from gateway.prometheus_api import Prometheus
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @contextlib.asynccontextmanager
 async def scraping(folder: Path, targets: dict[str, int], **more: object) -> AsyncIterator[tuple[str, Prometheus]]:
     """URL and API of a server that scrapes each port on loopback; `more` goes into its configuration."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     jobs = [{"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for job, port in targets.items()]
     timing = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
     config = folder / "prometheus.yaml"

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.support.ports import free_port
+
 START_DEADLINE_S = 15.0
 STOP_DEADLINE_S = 10.0
 POLL_INTERVAL_S = 0.005
@@ -95,7 +97,7 @@ class RedisServer:
 
     def _start_on_a_free_port(self) -> None:
         for attempt in range(1, START_ATTEMPTS + 1):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 self._start()
             except RuntimeError:
@@ -146,10 +148,3 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_DEADLINE_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

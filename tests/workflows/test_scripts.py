@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +18,7 @@ from aiohttp import web
 
 from serving.canary import golden
 from tests.support.engine import ScriptedEngine, chat_answer
+from tests.support.ports import free_port
 from tests.workflows.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
@@ -40,16 +39,6 @@ def programs(tmp_path):
         return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
 
     return put
-
-
-def pair_of_ports():
-    """A free port whose successor is free, too: smoke.sh takes it for the metrics."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", first.getsockname()[1] + 1))
-                return first.getsockname()[1]
 
 
 def run(name, *words, env, cwd=ROOT):
@@ -406,13 +395,12 @@ run) shift
 rm) kill "$3";;
 logs) cat {tmp_path}/gateway.log;;
 esac"""
-        port = pair_of_ports()
         environ = {name: value for name, value in programs(docker=docker).items() if not name.startswith("GATEWAY_")}
         return environ | {
             "GATEWAY_IMAGE": f"ghcr.io/o/r/gateway@{DIGEST}",
             "PYTHON": sys.executable,
             "ENGINE_URL": engine.url,
-            "PORT": str(port),
+            "PORT": str(free_port(neighbours=1)),  # the metrics are on the next one
         }
 
     async def smoke(self, env):

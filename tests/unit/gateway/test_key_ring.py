@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.address import is_allowed, parse_networks
-from gateway.key_ring import Key, KeyFileError, KeyRing, hash_secret, new_secret, parse_ring, render_ring
+from gateway.key_format import parse_ring, render_ring
+from gateway.key_ring import Key, KeyFileError, KeyRing, hash_secret, new_secret
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SECRET = "sk-the-secret-of-this-test"

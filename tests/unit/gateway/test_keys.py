@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway import keys as keys_module
-from gateway.key_ring import Key, hash_secret, render_ring
+from gateway.key_format import render_ring
+from gateway.key_ring import Key, hash_secret
 from gateway.keys import KeyFile, KeyFileError, read_ring, update, utc_now
 
 if TYPE_CHECKING:

@@ -20,6 +20,33 @@ for _ in range(20): use()
 print(faults() - before)
 """
 
+ARENAS = """
+import ctypes, threading
+from gateway.malloc import keep_large_blocks
+{call}
+libc, all_there, counted = ctypes.CDLL(None), threading.Barrier(13), threading.Event()
+libc.malloc.restype = ctypes.c_void_p
+def work():
+    libc.malloc(1000)
+    all_there.wait()
+    counted.wait()
+threads = [threading.Thread(target=work) for _ in range(12)]
+for thread in threads: thread.start()
+all_there.wait()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+counted.set()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the knobs are glibc's")
+def test_threads_share_their_memory():
+    def arenas(call):
+        run = subprocess.run([sys.executable, "-c", ARENAS.format(call=call)], capture_output=True, check=True)
+        return run.stdout.count(b"<heap nr=")
+
+    assert arenas("assert keep_large_blocks()") == malloc.ARENAS < arenas("")
+
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the knobs are glibc's")
 def test_large_blocks_are_used_again_without_the_kernel():

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from gateway import reference
 from gateway.settings import Settings, SettingsError, load
+from tests.support.command import gateway_command
 
 GOOD = {"GATEWAY_KEYS_FILE": "/k.json"}
 
@@ -94,5 +92,4 @@ class TestReference:
 
 
 def settings_command(*args):
-    argv = [sys.executable, "-m", "gateway", "settings", *map(str, args)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    return gateway_command("settings", *args)

@@ -11,7 +11,7 @@ import pytest
 
 from serving import __main__ as cli
 from serving import readiness
-from tests.support.demo import free_ports
+from tests.support.ports import free_ports
 
 TOKEN = {"choices": [{"finish_reason": "length"}], "usage": {"completion_tokens": 1}}
 ABORTED = {"choices": [{"finish_reason": "abort"}], "usage": {"completion_tokens": 0}}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from gateway.images.layout import jpeg_layout, png_is_clean
+from gateway.images.layout import _WINDOW_BYTES, JpegLayout, jpeg_layout, png_is_clean
 from tests.unit.gateway.images import samples
 from tests.unit.gateway.images.samples import encode, photo, png_chunk
 
@@ -52,6 +52,14 @@ def test_plain_jpegs_are_clean(data, scans):
     layout = jpeg_layout(data)
     assert layout.clean
     assert layout.scans == scans
+
+
+@pytest.mark.parametrize("scanned", [_WINDOW_BYTES - 2, _WINDOW_BYTES - 1, _WINDOW_BYTES, 3 * _WINDOW_BYTES - 1])
+def test_the_end_is_found_wherever_it_lies_in_long_data(scanned):
+    scan = JPEG.index(b"\xff\xda") + 2
+    head = JPEG[: scan + int.from_bytes(JPEG[scan : scan + 2])]
+    assert jpeg_layout(head + bytes(scanned) + b"\xff\xd9") == JpegLayout(1, clean=True)
+    assert not jpeg_layout(head + bytes(scanned) + b"\xff").clean
 
 
 @pytest.mark.parametrize(

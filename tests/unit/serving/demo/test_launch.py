@@ -17,6 +17,7 @@ import pytest
 
 from serving.demo import ask, launch
 from serving.demo.launch_plan import Ports
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).parents[4]
 SEED = 1_500_000_000
@@ -79,16 +80,6 @@ launch.wait_until_ready.__defaults__ = (float(ready_s),)
 launch.ANSWER_DEADLINE_S = float(answer_s)
 sys.exit(launch.main(ports, stop_after_answers="--exit" in options, seed=SEED, root=Path(root)))
 """.replace("SEED", str(SEED))
-
-
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class Launched:

@@ -10,6 +10,7 @@ import pytest
 
 from serving.demo import launch_preflight
 from serving.demo.launch_plan import Ports
+from tests.support.ports import free_ports
 
 MEMINFO = "MemTotal:  8000000 kB\nMemAvailable:  4000000 kB\n"
 
@@ -25,16 +26,6 @@ def test_a_busy_port_is_told_with_its_owner_and_the_way_on(listener):
     assert re.fullmatch(
         rf"port {listener} is in use by .*\(pid {os.getpid()}\): stop it, or run `make demo PORT=\d+`", fault
     )
-
-
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def test_the_port_offered_instead_is_neither_busy_nor_wanted(listener):
