@@ -66,6 +66,24 @@ def test_a_field_that_does_not_exist_is_found_in_every_kind(broken):
         assert any(one["metadata"]["name"] in fault for fault in found), one["kind"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "entry"),
+    [
+        ("Deployment", "env", {"name": "GATEWAY_HOST", "value": "::"}),
+        ("Deployment", "ports", {"name": "again", "containerPort": 8080}),
+        ("Deployment", "volumeMounts", {"name": "keys", "mountPath": "/tmp"}),
+        ("Service", "ports", {"name": "again", "port": 80}),
+    ],
+)
+def test_two_entries_for_one_key_of_server_side_apply_are_found(kind, path, entry):
+    one = copy.deepcopy(chart.only(chart.plain(), kind, "-gateway"))
+    spec = one["spec"] if kind == "Service" else one["spec"]["template"]["spec"]["containers"][0]
+    assert faults({"x": [one]}, ["1.29"]) == []
+    spec[path].append(entry)
+    (found,) = faults({"x": [one]}, ["1.29"])
+    assert found.endswith(" twice")
+
+
 def test_a_kind_that_nobody_knows_is_a_fault():
     thing = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "x"}}
     assert faults({"x": [thing]}, ["1.37"]) == [

@@ -7,9 +7,12 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "qwen3-vl"
@@ -149,6 +152,18 @@ def environment(container: dict[str, Any], secrets: str = "secret") -> dict[str,
     return found
 
 
+def leaves(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every value that holds no other, empty maps and lists among them, with its path (lists are not counted)."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from leaves(value, (*path, str(key)))
+    elif isinstance(node, list) and node:
+        for value in node:
+            yield from leaves(value, path)
+    else:
+        yield path, node
+
+
 MULTI_NODE = merged(
     PLAIN,
     {
@@ -166,15 +181,21 @@ MULTI_NODE = merged(
 EVERYTHING = merged(
     PLAIN,
     {
-        "gateway": {"autoscaling": {"kind": "keda"}, "settings": {"image_allowed_hosts": ["*"]}},
+        "gateway": {
+            "autoscaling": {"kind": "keda"},
+            "settings": {"image_allowed_hosts": ["*"], "otlp_endpoint": "http://collector.tracing:4318"},
+        },
+        "networkPolicy": {"gatewayEgress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 4318}]}]},
         "pools": {
-            "l4": {"autoscaling": {"kind": "hpa", "maxReplicas": 1}},
+            "l4": {"autoscaling": {"kind": "hpa", "maxReplicas": 1, "externalMetric": "qwen3_vl_l4_demand"}},
             "big": {"profile": "h100-x2", "autoscaling": {"kind": "keda", "maxReplicas": 1}},
         },
         "monitoring": {
             "podMonitors": True,
             "rules": True,
             "dashboards": True,
+            "dashboardLanguages": ["en", "zh"],
+            "dcgmCounters": True,
             "prometheusUrl": "http://prometheus.monitoring:9090",
         },
         "exposure": {
