@@ -84,7 +84,7 @@ def render_text(values: dict[str, Any] | None = None, preset: str | None = None,
     return _rendered(json.dumps(values or {}, sort_keys=True), preset, str(chart))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def _rendered(values: str, preset: str | None, chart: str) -> str:
     argv = ["template", RELEASE, chart, "--namespace", NAMESPACE]
     if preset:
@@ -102,8 +102,15 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 
 def render(values: dict[str, Any] | None = None, preset: str | None = None) -> list[dict[str, Any]]:
-    """The manifests; raises Refused."""
-    return parse(render_text(values, preset))
+    """The manifests, for the caller to change as it likes; raises Refused."""
+    manifests: list[dict[str, Any]] = json.loads(_parsed(render_text(values, preset)))
+    return manifests
+
+
+@functools.cache
+def _parsed(text: str) -> str:
+    """YAML takes long to read, and JSON does not."""
+    return json.dumps(parse(text))
 
 
 def plain(*layers: dict[str, Any]) -> list[dict[str, Any]]:
