@@ -25,6 +25,7 @@ def faults(manifests, versions=VERSIONS):
     return json.loads(done.stdout)
 
 
+@pytest.mark.timeout(300)
 def test_every_manifest_is_valid_in_every_release():
     manifests = {name: chart.render(values, preset) for name, (values, preset) in chart.SAMPLES.items()}
     assert faults(manifests) == []
