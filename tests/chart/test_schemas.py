@@ -27,7 +27,13 @@ def faults(manifests, versions=VERSIONS):
 
 @pytest.mark.timeout(300)
 def test_every_manifest_is_valid_in_every_release():
-    manifests = {name: chart.render(values, preset) for name, (values, preset) in chart.SAMPLES.items()}
+    manifests, seen = {}, set()
+    for name, (values, preset) in chart.SAMPLES.items():
+        # What another sample has too is looked at once.
+        new = {text for one in chart.render(values, preset) if (text := json.dumps(one, sort_keys=True)) not in seen}
+        manifests[name] = [json.loads(text) for text in sorted(new)]
+        seen |= new
+    assert len(seen) > 100
     assert faults(manifests) == []
 
 
