@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from collections import Counter
 
 import pytest
@@ -99,3 +102,22 @@ def test_notes_say_the_next_command():
     assert "helm -n vision test shop --logs" in notes
     assert "kubectl -n vision get secret shop-qwen3-vl-keys -o jsonpath='{.data.first-key}' | base64 -d" in notes
     assert "kubectl -n vision port-forward service/shop-qwen3-vl-gateway 8080:80" in notes
+
+
+def test_a_revision_fits_into_the_secret_that_helm_keeps_it_in(tmp_path):
+    """Chart, values and manifests, packed as Helm packs them; a Secret holds 1 MiB, and more than that fails at install."""
+    everything = tmp_path / "values.json"
+    everything.write_text(json.dumps(chart.EVERYTHING))
+    words = [
+        "install",
+        chart.RELEASE,
+        str(chart.CHART),
+        "--dry-run=client",
+        "--output",
+        "json",
+        "--values",
+        str(everything),
+    ]
+    release = json.loads(chart.run_helm(*words).stdout)
+    assert {"chart", "manifest", "config"} <= set(release)
+    assert len(base64.b64encode(gzip.compress(json.dumps(release).encode()))) < 0.7 * 2**20
