@@ -245,9 +245,12 @@ def test_pools_stand_side_by_side():
 
 def test_engines_over_several_nodes_split_layers_between_them(capsys):
     manifests = chart.render(chart.MULTI_NODE)
-    group = chart.only(manifests, "LeaderWorkerSet", "-h100")["spec"]["leaderWorkerTemplate"]
+    group = chart.only(manifests, "LeaderWorkerSet", "-h100-lws")["spec"]["leaderWorkerTemplate"]
     leader, worker = (serve(group[role])["args"] for role in ("leaderTemplate", "workerTemplate"))
     assert group["size"] == 2
+    # Its controller makes a Service of its name, where workers find a leader that is not ready yet.
+    names = {one["metadata"]["name"] for one in chart.kind(manifests, "Service")}
+    assert not names & {one["metadata"]["name"] for one in chart.kind(manifests, "LeaderWorkerSet")}
     shared = ["--pipeline-parallel-size", "2", "--nnodes", "2", "--master-addr", "$(LWS_LEADER_ADDRESS)"]
     assert leader[-8:] == [*shared, "--node-rank", "0"]
     assert worker[-9:] == [*shared, "--node-rank", "$(LWS_WORKER_INDEX)", "--headless"]

@@ -174,4 +174,6 @@ def test_a_scaled_leader_worker_set_is_named_as_one():
     manifests = chart.render(values)
     target = chart.only(manifests, "ScaledObject", "-h100")["spec"]["scaleTargetRef"]
     assert target["kind"] == "LeaderWorkerSet"
-    assert "replicas" not in chart.only(manifests, "LeaderWorkerSet", "-h100")["spec"]
+    group = chart.only(manifests, "LeaderWorkerSet", "-h100-lws")
+    assert target["name"] == group["metadata"]["name"]
+    assert "replicas" not in group["spec"]

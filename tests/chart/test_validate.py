@@ -167,7 +167,11 @@ CASES = [
     ),
     (
         merged(chart.MULTI_NODE, at("fullnameOverride", "f" * 32), {"pools": {"l4": None, "h100": None, "p" * 10: chart.MULTI_NODE["pools"]["h100"]}}),
-        f"pools.{'p' * 10}.leaderWorker: {'f' * 32}-engine-{'p' * 10} has 50 characters, and a LeaderWorkerSet's pods can be named with 49 at most: shorten the pool's name, or set fullnameOverride",
+        f"pools.{'p' * 10}.leaderWorker: {'f' * 32}-engine-{'p' * 10}-lws has 54 characters, and a LeaderWorkerSet's pods can be named with 49 at most: shorten the pool's name, or set fullnameOverride",
+    ),
+    (
+        merged(chart.MULTI_NODE, {"pools": {"l4": None}}, at("exposure.inferencePool", {"enabled": True, "endpointPicker": {"name": "picker"}, "from": [{"namespaceSelector": {}}]})),
+        "pools.h100.leaderWorker: an InferencePool takes every pod of the engines, so workers too, which answer nothing: leave exposure.inferencePool off",
     ),
     (
         at("gateway.settings.otlp_endpoint", "http://collector:4318"),
