@@ -1,9 +1,10 @@
-"""serving/profiles and serving/gpus.toml -> what the chart's templates need of them, as data. Pure."""
+"""serving/profiles, serving/gpus.toml and the simulation of autoscaling -> what the templates need, as data. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadtest.autoscale.scenarios import target_in_flight
 from serving import fitness, profile
 from serving.capacity import gpus, settings
 from serving.command import FORBIDDEN_VARIABLES
@@ -36,13 +37,16 @@ def facts() -> dict[str, Any]:
 
 def _profile(one: Profile) -> dict[str, Any]:
     gpu = settings.gpu_of(one.name)
+    requests = int(str(one.flags["max-num-seqs"]))
     in_image = (one.model or "").startswith("./")
     return {
         "title": gpu.title if gpu else "no GPU",
         # How many the pod asks for.
         "gpus": fitness.gpus_needed(one) if gpu else 0,
-        # What an engine runs at once, which is what a target of autoscaling is a part of.
-        "requests": one.flags["max-num-seqs"],
+        # What an engine runs at once.
+        "requests": requests,
+        # Requests in flight at which autoscaling asks for another engine (docs/autoscaling.md, the last table).
+        "targetInFlight": target_in_flight(one.name) if gpu else max(1, requests // 2),
         # The hub's name; empty for a checkpoint of the operator's own, or one in the image.
         "model": "" if in_image else one.model or "",
         "modelInImage": in_image,

@@ -18,6 +18,7 @@ from tests.support import chart
 
 VALUES = [chart.PRESETS["minimal"], chart.ROOT / "tests" / "cluster" / "values.yaml"]
 PODS = {"wait", "exec", "logs", "drain", "uncordon", "test"}
+HOOK = "helm.sh/hook"
 NODES = [{"metadata": {"name": name}, "spec": {}} for name in ("one", "two")]
 
 
@@ -26,7 +27,7 @@ class ScriptedCluster:
 
     def __init__(self, fault=None, nodes=2):
         self.fault, self.nodes = fault, NODES[:nodes]
-        self.objects, self.revisions, self.commands, self.serial = {}, [], [], 0
+        self.objects, self.revisions, self.hooks, self.commands, self.serial = {}, [], [], [], 0
 
     def run(self, argv, stdin=None, _timeout_s=None):
         tool = argv[0].rpartition("/")[2]
@@ -43,15 +44,21 @@ class ScriptedCluster:
             self.serial += 1
             fresh = old is None or (self.fault == "made anew" and one["kind"] == "Service" and len(self.revisions) > 1)
             one["metadata"]["uid"] = str(self.serial) if fresh else old["metadata"]["uid"]
-            if one["kind"] == "Secret" and old and self.fault != "new secrets":
-                one["data"] = old["data"]
             same = old is not None and old.get("spec") == one.get("spec") and self.fault != "restless"
             one["metadata"]["generation"] = self.serial if not same else old["metadata"]["generation"]
             one["status"] = {"readyReplicas": one.get("spec", {}).get("replicas", 0)}
             made[name] = one
         if self.fault == "forgetful":
             made.pop("Service/shop-qwen3-vl-gateway")
-        self.objects = made
+        self.objects = made | {name: one for name, one in self.objects.items() if one["kind"] == "Secret"}
+
+    def _generate(self):
+        """Hooks before an installation or an upgrade: with a cluster, they are rendered for what is missing."""
+        for one in self.hooks:
+            name = f"{one['kind']}/{one['metadata']['name']}"
+            if one["kind"] == "Secret" and (name not in self.objects or self.fault == "new secrets"):
+                one["metadata"]["uid"] = self.objects.get(name, one)["metadata"].get("uid", name)
+                self.objects[name] = one
 
     def helm_upgrade(self, words, stdin):
         files = [word for word in words if word.endswith(".yaml")]
@@ -61,14 +68,19 @@ class ScriptedCluster:
             text = chart.render_text(values)
         except chart.Refused as exc:
             return (0, "") if self.fault == "takes anything" else (1, str(exc))
-        manifests = [one for one in chart.parse(text) if "helm.sh/hook" not in one["metadata"].get("annotations", {})]
+        everything = chart.parse(text)
+        self.hooks = [one for one in everything if HOOK in one["metadata"].get("annotations", {})]
+        manifests = [one for one in everything if one not in self.hooks]
         self.revisions.append(yaml.safe_dump_all(manifests))
+        self._generate()
         self._apply(manifests)
         return 0, ""
 
     helm_install = helm_upgrade
 
     def helm_get(self, words, _):
+        if words[1] == "hooks":
+            return 0, yaml.safe_dump_all(self.hooks)
         return 0, self.revisions[int(words[words.index("--revision") + 1]) - 1 if "--revision" in words else -1]
 
     def helm_rollback(self, words, _):
@@ -78,16 +90,26 @@ class ScriptedCluster:
         return 0, ""
 
     def helm_uninstall(self, *_):
-        self.objects = {
-            name: one for name, one in self.objects.items() if self.fault == "clinging" and name.startswith("Secret/")
-        }
+        kept = {"clinging": ("Secret/", "Service/"), "thorough": ()}.get(self.fault, ("Secret/",))
+        self.objects = {name: one for name, one in self.objects.items() if name.startswith(kept)}
         return 0, ""
+
+    def kubectl_version(self, *_):
+        if self.fault == "away":
+            return 1, "The connection to the server was refused"
+        minor = "28" if self.fault == "old" else "33+"
+        return 0, json.dumps({"serverVersion": {"major": "1", "minor": minor, "gitVersion": f"v1.{minor}"}})
 
     def kubectl_diff(self, *_):
         return (1, "-  sessionAffinity: None") if self.fault == "fighting" else (0, "")
 
-    def kubectl_create(self, words, _):
-        return (1, "violates PodSecurity") if self.fault == "strict" and "--dry-run=server" in words else (0, "")
+    def kubectl_create(self, words, stdin):
+        if self.fault == "taken" and words[1] == "namespace":
+            return 1, "namespaces already exists"
+        dry = "--dry-run=server" in words
+        if dry and (self.fault == "strict" or (self.fault == "strict with tests" and "-test-dry-run" in stdin)):
+            return 1, "violates PodSecurity"
+        return 0, ""
 
     def kubectl_get(self, words, _):
         if words[1] == "nodes":
@@ -107,7 +129,10 @@ class ScriptedCluster:
 def run(*, pods, fault=None, skip=(), nodes=2):
     scripted = ScriptedCluster(fault, nodes)
     time = iter(range(10_000))
-    cluster = Cluster("vision", "shop", VALUES, 30, run=scripted.run, sleep=lambda _: None, clock=lambda: next(time))
+    cluster = Cluster(
+        "vision", "shop", VALUES, 30, run=scripted.run, has=lambda name: fault != f"no {name}", sleep=lambda _: None,
+        clock=lambda: next(time),
+    )  # fmt: skip
     code = runner.run(cluster, runner.steps(pods=pods, skip=skip), keep=False)
     return SimpleNamespace(code=code, said="\n".join(cluster.said), commands=scripted.commands)
 
@@ -115,7 +140,7 @@ def run(*, pods, fault=None, skip=(), nodes=2):
 def test_all_steps_hold_without_a_pod():
     done = run(pods=False)
     assert done.code == 0, done.said
-    assert "9 steps hold" in done.said
+    assert "10 steps hold" in done.said
     assert not {words[1] for words in done.commands} & PODS
     assert not any("--wait" in words for words in done.commands)
 
@@ -123,7 +148,7 @@ def test_all_steps_hold_without_a_pod():
 def test_all_steps_hold_with_pods():
     done = run(pods=True)
     assert done.code == 0, done.said
-    assert "11 steps hold" in done.said
+    assert "12 steps hold" in done.said
     asked = [words[1] for words in done.commands]
     assert asked.index("test") < asked.index("drain") < asked.index("uncordon")
     assert done.said.count("40 answers, 0 failures") == 3
@@ -132,8 +157,13 @@ def test_all_steps_hold_with_pods():
 @pytest.mark.parametrize(
     ("fault", "step", "why"),
     [
+        ("no kubectl", "cluster", "no kubectl in "),
+        ("away", "cluster", "no API server answers: set KUBECONFIG"),
+        ("old", "cluster", "Kubernetes 1.28 is too old"),
+        ("taken", "namespace", "already exists"),
         ("forgetful", "install", "was rendered and is not there"),
         ("strict", "admission", "violates PodSecurity"),
+        ("strict with tests", "admission", "violates PodSecurity"),
         ("fighting", "diff", "sessionAffinity"),
         ("restless", "same-again", "was changed by an upgrade with the same values"),
         ("new secrets", "upgrade", "was generated anew"),
@@ -141,6 +171,7 @@ def test_all_steps_hold_with_pods():
         ("takes anything", "refused-upgrade", "helm took values that do not go together"),
         ("stuck", "rollback", "is not as in revision 1"),
         ("clinging", "uninstall", "everything of the release is gone: not within 30 s"),
+        ("thorough", "uninstall", "Secret/shop-qwen3-vl-keys is gone"),
     ],
 )
 def test_a_cluster_that_does_wrong_is_found_out(fault, step, why):
@@ -165,6 +196,11 @@ def test_the_namespace_is_taken_away_whatever_happens():
     for fault in (None, "strict"):
         last = run(pods=False, fault=fault).commands[-1]
         assert last[:3] == ("kubectl", "delete", "namespace")
+
+
+@pytest.mark.parametrize(("fault", "skip"), [("taken", ()), ("away", ()), (None, ["namespace"])])
+def test_a_namespace_that_was_there_before_is_never_taken_away(fault, skip):
+    assert not [words for words in run(pods=False, fault=fault, skip=skip).commands if words[1] == "delete"]
 
 
 def test_secrets_are_never_printed():

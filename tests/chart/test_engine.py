@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from serving import profile
+from serving.__main__ import main
 from serving.run_cli import ROOT
 from tests.support import chart
 
@@ -24,18 +26,21 @@ def serve(pod):
     return next(one for one in pod["spec"]["containers"] if one["name"] == "engine")
 
 
-def printed(words, environ=None):
+def printed(words, capsys, environ=None):
     """What `python -m serving` prints for these words, as argv and environment."""
     at = words.index("--") if "--" in words else len(words)
-    done = subprocess.run(
-        [sys.executable, "-m", "serving", *words[:at], "--print", *words[at:]],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env={"SERVING_ENGINE_PYTHON": PYTHON, "PATH": "/usr/bin:/bin", **(environ or {})},
-    )
-    line = shlex.split(done.stdout.replace("\\\n", " "))
+    environ = {"SERVING_ENGINE_PYTHON": PYTHON, "PATH": "/usr/bin:/bin", **(environ or {})}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            patch.delenv(name)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        assert main([*words[:at], "--print", *words[at:]]) == 0
+    return shell(capsys.readouterr().out)
+
+
+def shell(text):
+    line = shlex.split(text.replace("\\\n", " "))
     start = line.index(PYTHON)
     return line[start:], dict(one.split("=", 1) for one in line[:start])
 
@@ -60,18 +65,33 @@ def model_of(name):
 
 
 @pytest.mark.parametrize("name", profile.names())
-def test_the_pod_runs_what_serving_run_prints_for_the_profile(name):
+def test_the_pod_runs_what_serving_run_prints_for_the_profile(name, capsys):
     container = serve(pod_of(name))
     assert container["command"] == ["python3", "-m", "serving"]
     environ = {key: value for key, value in chart.environment(container).items() if key != "VLLM_API_KEY"}
-    in_pod = printed(container["args"], environ)
+    in_pod = printed(container["args"], capsys, environ)
     drain = ["--", "--shutdown-timeout", "120"]
-    by_hand = printed(["run", "--profile", name, *model_of(name), "--host", "0.0.0.0", "--port", "8000", *drain])
+    by_hand = printed(
+        ["run", "--profile", name, *model_of(name), "--host", "0.0.0.0", "--port", "8000", *drain], capsys
+    )
     assert in_pod == by_hand
     # Nothing but the address, the checkpoint and the drain differs from what the profile alone gives.
-    plain, _ = printed(["run", "--profile", name, "--model", "M"])
+    plain, _ = printed(["run", "--profile", name, "--model", "M"], capsys)
     told = {"--model", "--host", "--port", "--shutdown-timeout"}
     assert flags(in_pod[0], told) == flags(plain, told)
+
+
+def test_the_pods_own_words_start_it():
+    """As the pod does it: a process, with what stands in the manifest."""
+    container = serve(pod_of("l4"))
+    args = container["args"]
+    at = args.index("--")
+    done = subprocess.run(
+        [sys.executable, *container["command"][1:], *args[:at], "--print", *args[at:]],
+        capture_output=True, text=True, check=True, cwd=ROOT, env={"SERVING_ENGINE_PYTHON": PYTHON, "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    argv, _ = shell(done.stdout)
+    assert argv[argv.index("--shutdown-timeout") + 1] == "120"
 
 
 def flags(argv, without):
@@ -223,15 +243,18 @@ def test_pools_stand_side_by_side():
     )
 
 
-def test_engines_over_several_nodes_split_layers_between_them():
+def test_engines_over_several_nodes_split_layers_between_them(capsys):
     manifests = chart.render(chart.MULTI_NODE)
-    group = chart.only(manifests, "LeaderWorkerSet", "-h100")["spec"]["leaderWorkerTemplate"]
+    group = chart.only(manifests, "LeaderWorkerSet", "-h100-lws")["spec"]["leaderWorkerTemplate"]
     leader, worker = (serve(group[role])["args"] for role in ("leaderTemplate", "workerTemplate"))
     assert group["size"] == 2
+    # Its controller makes a Service of its name, where workers find a leader that is not ready yet.
+    names = {one["metadata"]["name"] for one in chart.kind(manifests, "Service")}
+    assert not names & {one["metadata"]["name"] for one in chart.kind(manifests, "LeaderWorkerSet")}
     shared = ["--pipeline-parallel-size", "2", "--nnodes", "2", "--master-addr", "$(LWS_LEADER_ADDRESS)"]
     assert leader[-8:] == [*shared, "--node-rank", "0"]
     assert worker[-9:] == [*shared, "--node-rank", "$(LWS_WORKER_INDEX)", "--headless"]
-    argv, _ = printed(worker)
+    argv, _ = printed(worker, capsys)
     assert argv[1:4] == ["-m", "vllm.entrypoints.cli.main", "serve"]
     assert argv.count("--tensor-parallel-size") == 1
     # Only the leader answers.

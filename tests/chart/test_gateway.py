@@ -47,6 +47,14 @@ def test_every_setting_reaches_the_gateway_as_it_was_written():
         assert getattr(taken, name) == (tuple(value) if isinstance(value, list) else value), name
 
 
+def test_the_images_own_revision_is_not_written_over():
+    names = {one["name"] for one in container(chart.plain())["env"]}
+    assert "GATEWAY_BUILD_REVISION" not in names
+    dockerfile = (chart.ROOT / "gateway" / "Dockerfile").read_text()
+    assert "ARG REVISION=" in dockerfile
+    assert "ENV GATEWAY_BUILD_REVISION=${REVISION}" in dockerfile
+
+
 def test_redis_is_addressed_with_its_password():
     taken = settings(chart.plain())
     assert taken.redis_url is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -26,7 +27,9 @@ DASHBOARD = '{"title": "Überblick", "templating": {"list": []}, "panels": [{"ex
 @pytest.fixture
 def copy(tmp_path):
     """The chart without the contents of files/, which are another matter."""
-    shutil.copytree(chart.CHART, tmp_path / "chart", ignore=lambda _, names: {"dashboards", "alerts"} & set(names))
+    shutil.copytree(
+        chart.CHART, tmp_path / "chart", ignore=lambda _, names: {"dashboards", "dashboards-zh", "alerts"} & set(names)
+    )
     return tmp_path / "chart"
 
 
@@ -54,6 +57,31 @@ def test_a_dashboard_reaches_grafana_as_it_is(copy):
     dashboard = chart.only(chart.parse(chart.render_text(ON, chart=copy)), "ConfigMap", "-dashboard-over-view")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert dashboard["data"] == {"Over_view.json": DASHBOARD.rstrip("\n")}
+
+
+@pytest.mark.parametrize("languages", [["en"], ["zh"], ["en", "zh"]])
+def test_dashboards_come_in_the_languages_that_were_asked_for(languages):
+    values = chart.merged(ON, chart.at("monitoring.dashboardLanguages", languages))
+    maps = [one for one in chart.kind(chart.render(values), "ConfigMap") if "-dashboard-" in one["metadata"]["name"]]
+    # The sidecar puts all files into one folder.
+    names = [name for one in maps for name in one["data"]]
+    assert len(names) == len(set(names))
+    written = [
+        path.read_text().rstrip("\n")
+        for language in languages
+        for path in (chart.CHART / "files" / {"en": "dashboards", "zh": "dashboards-zh"}[language]).glob("*.json")
+    ]
+    assert sorted(text for one in maps for text in one["data"].values()) == sorted(written)
+    addresses = [json.loads(text)["uid"] for text in written]
+    assert len(addresses) == len(set(addresses))
+
+
+def test_the_gpu_exporters_counters_are_offered_under_both_names():
+    counters = (chart.CHART / "files" / "dcgm" / "counters.csv").read_text()
+    made = chart.only(chart.plain(chart.at("monitoring.dcgmCounters", True)), "ConfigMap", "-dcgm-counters")
+    assert {name: text + "\n" for name, text in made["data"].items()} == {
+        "metrics": counters, "dcgm-metrics.csv": counters,
+    }  # fmt: skip
 
 
 def test_monitors_scrape_metrics_ports_of_the_releases_pods_only(copy):

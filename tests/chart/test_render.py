@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from collections import Counter
 
 import pytest
@@ -9,35 +12,6 @@ import pytest
 from tests.support import chart
 
 CLUSTER_WIDE = {"PersistentVolume"}
-# Lists that the API server merges by these keys: two entries with one key are what a server-side apply refuses.
-LIST_KEYS = {
-    "containers": ("name",),
-    "initContainers": ("name",),
-    "env": ("name",),
-    "volumes": ("name",),
-    "volumeMounts": ("mountPath",),
-    "imagePullSecrets": ("name",),
-    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-}
-
-
-def lists(node, path=()):
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from lists(value, (*path, key))
-    elif isinstance(node, list):
-        yield path, node
-        for value in node:
-            yield from lists(value, path)
-
-
-def key_of(path, entry):
-    if path[-1] == "ports" and "containerPort" in entry:
-        return entry["containerPort"], entry.get("protocol", "TCP")
-    if path[-1] == "ports" and "targetPort" in entry:
-        return entry["port"], entry["protocol"]
-    names = LIST_KEYS.get(path[-1])
-    return tuple(entry.get(name) for name in names) if names else None
 
 
 def test_lint_finds_nothing():
@@ -71,53 +45,17 @@ def test_every_object_is_the_releases_and_says_so(manifests):
         assert one["metadata"].get("namespace") == (None if one["kind"] in CLUSTER_WIDE else chart.NAMESPACE)
 
 
-def test_no_merged_list_has_two_entries_for_one_key(manifests):
-    for one in manifests:
-        for path, entries in lists(one):
-            keys = [key for entry in entries if isinstance(entry, dict) and (key := key_of(path, entry)) is not None]
-            twice = [key for key, count in Counter(keys).items() if count > 1]
-            assert not twice, (one["metadata"]["name"], path, twice)
-
-
 def test_ports_of_a_pod_have_one_name_each(manifests):
     for name, pod in chart.pod_templates(manifests).items():
         names = [port["name"] for container in chart.containers(pod) for port in container.get("ports", [])]
         assert len(names) == len(set(names)), name
 
 
-def test_nothing_is_null_or_left_to_a_template(manifests):
-    def walk(node, path):
-        assert node is not None, path
-        if isinstance(node, dict):
-            for key, value in node.items():
-                walk(value, (*path, key))
-        elif isinstance(node, list):
-            for value in node:
-                walk(value, path)
-        else:
-            assert "<no value>" not in str(node), path
-            assert "%!" not in str(node), path
-
+def test_nothing_is_left_to_a_template(manifests):
     for one in manifests:
-        walk(one, (one["metadata"]["name"],))
-
-
-def test_a_workload_that_is_scaled_by_others_leaves_replicas_alone():
-    manifests = chart.render(chart.EVERYTHING)
-    scaled = {
-        one["spec"]["scaleTargetRef"]["name"]
-        for one in manifests
-        if one["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}
-    }
-    assert len(scaled) == 3
-    for one in chart.kind(manifests, "Deployment"):
-        assert ("replicas" in one["spec"]) == (one["metadata"]["name"] not in scaled)
-
-
-def test_long_names_still_fit_a_service():
-    values = {"fullnameOverride": "f" * 32, "pools": {"l4": None, "p" * 20: {"profile": "l4"}}}
-    for one in chart.kind(chart.plain(values), "Service"):
-        assert len(one["metadata"]["name"]) <= 63
+        for path, text in chart.leaves(one):
+            assert "<no value>" not in str(text), path
+            assert "%!" not in str(text), path
 
 
 def test_selectors_find_the_pods_that_they_mean(manifests):
@@ -164,3 +102,22 @@ def test_notes_say_the_next_command():
     assert "helm -n vision test shop --logs" in notes
     assert "kubectl -n vision get secret shop-qwen3-vl-keys -o jsonpath='{.data.first-key}' | base64 -d" in notes
     assert "kubectl -n vision port-forward service/shop-qwen3-vl-gateway 8080:80" in notes
+
+
+def test_a_revision_fits_into_the_secret_that_helm_keeps_it_in(tmp_path):
+    """Chart, values and manifests, packed as Helm packs them; a Secret holds 1 MiB, and more than that fails at install."""
+    everything = tmp_path / "values.json"
+    everything.write_text(json.dumps(chart.EVERYTHING))
+    words = [
+        "install",
+        chart.RELEASE,
+        str(chart.CHART),
+        "--dry-run=client",
+        "--output",
+        "json",
+        "--values",
+        str(everything),
+    ]
+    release = json.loads(chart.run_helm(*words).stdout)
+    assert {"chart", "manifest", "config"} <= set(release)
+    assert len(base64.b64encode(gzip.compress(json.dumps(release).encode()))) < 0.7 * 2**20

@@ -32,7 +32,9 @@ EXPLAINED = {
 def findings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("manifests")
     for name, (values, preset) in chart.SAMPLES.items():
-        (folder / f"{name.removeprefix('preset ')}.yaml").write_text(yaml.safe_dump_all(chart.render(values, preset)))
+        # Of these it knows no check, and takes long to read dashboards.
+        looked_at = [one for one in chart.render(values, preset) if one["kind"] not in {"ConfigMap", "PrometheusRule"}]
+        (folder / f"{name.removeprefix('preset ')}.yaml").write_text(yaml.dump_all(looked_at, Dumper=yaml.CSafeDumper))
     done = subprocess.run(
         [chart.TOOLS / "checkov", "--framework", "kubernetes", "-d", folder, "--skip-download", "--compact", "-o", "json"],
         capture_output=True, text=True, check=False, timeout=300,

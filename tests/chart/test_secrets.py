@@ -132,23 +132,29 @@ def in_cluster(tmp_path):
         yield go
 
 
-def test_an_upgrade_finds_what_was_generated_and_keeps_it(in_cluster):
+def test_what_is_there_is_left_alone(in_cluster):
+    """An upgrade does not send it at all: keys that were added or revoked by hand stay as they are."""
     first = in_cluster()
-    assert [one["data"] for one in in_cluster(*first)] == [one["data"] for one in first]
+    assert in_cluster(*first) == []
     assert [one["data"] for one in in_cluster()] != [one["data"] for one in first]
 
 
-def test_an_upgrade_keeps_keys_that_were_added_by_hand(in_cluster):
-    first = in_cluster()
-    for one in first:
-        one["data"]["added"] = "eA=="
-        one["data"]["keys.json" if "keys.json" in one["data"] else "tenant-secret"] = "bWluZQ=="
-    assert [one["data"] for one in in_cluster(*first)] == [one["data"] for one in first]
+def test_generated_secrets_belong_to_no_revision():
+    """`helm rollback` sends a revision's objects again, but no hooks: an old key file would bring revoked keys back."""
+    made = chart.kind(chart.plain(), "Secret")
+    assert len(made) == 2
+    for one in made:
+        assert one["metadata"]["annotations"] == {"helm.sh/hook": "pre-install,pre-upgrade"}
+    assert "rollback" not in str(made)
 
 
-def test_an_upgrade_makes_only_the_secret_that_is_missing(in_cluster):
+def test_an_upgrade_makes_only_what_is_missing(in_cluster):
     keys, shared = in_cluster()
     del shared["data"]["redis-password"]
-    _, after = in_cluster(keys, shared)
-    assert set(after["data"]) == {"tenant-secret", "engine-api-key", "redis-password"}
+    shared["data"]["added"] = "eA=="
+    (after,) = in_cluster(keys, shared)
+    assert set(after["data"]) == {"tenant-secret", "engine-api-key", "redis-password", "added"}
     assert shared["data"].items() <= after["data"].items()
+    keys["data"] = {"other": "eA=="}
+    after, _ = in_cluster(keys, shared)
+    assert set(after["data"]) == {"first-key", "keys.json", "other"}

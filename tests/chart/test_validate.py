@@ -159,7 +159,35 @@ CASES = [
     ),
     (
         merged(KEDA, at("gateway.settings.hold_without_engine", True)),
-        "pools.l4.autoscaling.minReplicas is 0, and requests may wait 60 s while a cold start takes 240: raise gateway.settings.queue_default_s",
+        "pools.l4.autoscaling.minReplicas is 0, and requests may wait 60 s while it takes 240 until they are noticed and an engine is up: raise gateway.settings.queue_default_s",
+    ),
+    (
+        merged(at("pools.more", {"profile": "a10"}), at("pools.l4.autoscaling", {"kind": "hpa", "maxReplicas": 1})),
+        "pools.l4.autoscaling.kind is hpa, and there are other pools: qwen3_vl_engine_demand holds the demand of all, so this one would be scaled for all of it; give it an externalMetric of its own, or use keda",
+    ),
+    (
+        merged(chart.MULTI_NODE, at("fullnameOverride", "f" * 32), {"pools": {"l4": None, "h100": None, "p" * 10: chart.MULTI_NODE["pools"]["h100"]}}),
+        f"pools.{'p' * 10}.leaderWorker: {'f' * 32}-engine-{'p' * 10}-lws has 54 characters, and a LeaderWorkerSet's pods can be named with 49 at most: shorten the pool's name, or set fullnameOverride",
+    ),
+    (
+        merged(chart.MULTI_NODE, {"pools": {"l4": None}}, at("exposure.inferencePool", {"enabled": True, "endpointPicker": {"name": "picker"}, "from": [{"namespaceSelector": {}}]})),
+        "pools.h100.leaderWorker: an InferencePool takes every pod of the engines, so workers too, which answer nothing: leave exposure.inferencePool off",
+    ),
+    (
+        at("gateway.settings.otlp_endpoint", "http://collector:4318"),
+        "gateway.settings.otlp_endpoint: the NetworkPolicy would keep the gateway from the collector of traces: name it in networkPolicy.gatewayEgress",
+    ),
+    (
+        at("gateway.env.OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        "gateway.env.OTEL_EXPORTER_OTLP_ENDPOINT: the NetworkPolicy would keep the gateway from the collector of traces: name it in networkPolicy.gatewayEgress",
+    ),
+    (
+        at("pools.l4.weights", {"source": "s3://b/x", "env": {"AWS_ENDPOINT_URL_S3": "https://minio.internal:9000"}}),
+        "pools.l4.weights.env: AWS_ENDPOINT_URL_S3 is at port 9000, which the NetworkPolicy shuts: add it to networkPolicy.weightPorts",
+    ),
+    (
+        at("pools.l4.weights.env", {"HF_ENDPOINT": "http://mirror.internal"}),
+        "pools.l4.weights.env: HF_ENDPOINT is at port 80, which the NetworkPolicy shuts: add it to networkPolicy.weightPorts",
     ),
     (
         merged(HOLDS, KEDA, at("monitoring.prometheusUrl", "")),
@@ -242,6 +270,9 @@ FITS = [
     at("pools.l4", {"replicas": 3, "weights": {"volume": {"accessMode": "ReadWriteMany"}}, "compileCache": {"volume": {"kind": "hostPath", "hostPath": "/x"}}}),
     merged(HOLDS, KEDA),
     merged(HOLDS, at("pools.l4.replicas", 0)),
+    at("pools.l4.weights.env", {"HF_ENDPOINT": "https://mirror.internal", "AWS_REGION": "eu-central-1"}),
+    merged(at("pools.l4.weights.env", {"HF_ENDPOINT": "http://mirror.internal"}), at("networkPolicy.enabled", False)),
+    merged(at("pools.more", {"profile": "a10"}), at("pools.l4.autoscaling", {"kind": "hpa", "maxReplicas": 1, "externalMetric": "own"})),
     INGRESS,
     merged(INGRESS, at("exposure.ingress", {"tlsSecret": "", "plainHttp": True})),
     merged(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 WITHOUT_PODS: dict[str, Step] = {
+    "cluster": api_steps.reachable,
     "namespace": api_steps.namespace,
     "install": functools.partial(api_steps.install, wait=False),
     "admission": api_steps.pods_are_admitted,
@@ -41,7 +42,7 @@ WITH_PODS: dict[str, Step] = {
     "drain": pod_steps.drain_a_node,
 }
 ORDER = (
-    "namespace", "install", "admission", "diff", "question", "same-again", "upgrade", "refused-upgrade", "rollback", "drain",
+    "cluster", "namespace", "install", "admission", "diff", "question", "same-again", "upgrade", "refused-upgrade", "rollback", "drain",
     "uninstall",
 )  # fmt: skip
 
@@ -53,18 +54,21 @@ def steps(*, pods: bool, skip: Sequence[str] = ()) -> list[tuple[str, Step]]:
 
 
 def run(cluster: Cluster, todo: Sequence[tuple[str, Step]], *, keep: bool) -> int:
-    """Take the steps; return an exit code. Whatever happens, the namespace is taken away, unless it is to be kept."""
+    """Take the steps; return an exit code. A namespace that was made here is taken away whatever happens, unless kept."""
+    made = False
     try:
         for name, step in todo:
             began = time.monotonic()
             cluster.say(f"{name}: {' '.join((getattr(step, 'func', step).__doc__ or '').split())}")
             step(cluster)
+            made = made or name == "namespace"
             cluster.say(f"{name}: ok ({time.monotonic() - began:.0f} s)")
     except Failed as exc:
         cluster.say(f"{name}: FAILED: {exc}")
         return 1
     finally:
-        if not keep:
+        # Never one that was there before.
+        if made and not keep:
             cluster.run(
                 [str(TOOLS / "kubectl"), "delete", "namespace", cluster.namespace, "--ignore-not-found", "--wait=false"]
             )
@@ -76,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the steps that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--no-pods", action="store_true", help="only what needs an API server")
-    parser.add_argument("--namespace", default="qwen3-vl-test", help="made and taken away (default: %(default)s)")
+    parser.add_argument(
+        "--namespace", default="qwen3-vl-test", help="made and taken away; must not exist (default: %(default)s)"
+    )
     parser.add_argument("--release", default="vision", help="default: %(default)s")
     parser.add_argument(
         "--values", type=Path, action="append", help="instead of ci/minimal.yaml and tests/cluster/values.yaml"

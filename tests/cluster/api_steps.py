@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tests.cluster.cluster import WATCHED, Failed
+from tests.cluster.cluster import TOOLS, WATCHED, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,29 @@ BAD = {"gateway": {"terminationGracePeriodSeconds": 1}}
 ENFORCE = "pod-security.kubernetes.io/enforce=restricted"
 
 
+OLDEST = (1, 29)
+"""Kubernetes, as in Chart.yaml."""
+
+
+def reachable(cluster: Cluster) -> None:
+    """helm, kubectl and an API server that is new enough are there."""
+    missing = [name for name in ("helm", "kubectl") if not cluster.has(name)]
+    if missing:
+        raise Failed(f"no {' and no '.join(missing)} in {TOOLS}: run `make chart-tools`")
+    try:
+        answer = json.loads(cluster.kubectl("version", "--output", "json", "--request-timeout", "20s"))
+    except (Failed, ValueError) as exc:
+        raise Failed(
+            f"no API server answers: set KUBECONFIG to a cluster that may be changed, or make one with "
+            f"`kind create cluster --config tests/cluster/kind.yaml` ({exc})"
+        ) from exc
+    server = answer.get("serverVersion", {})
+    major, minor = (int(re.sub(r"\D", "", server.get(part, "")) or 0) for part in ("major", "minor"))
+    cluster.say(f"    Kubernetes {server.get('gitVersion', 'of no version')}")
+    if (major, minor) < OLDEST:
+        raise Failed(f"Kubernetes {major}.{minor} is too old: the chart needs {OLDEST[0]}.{OLDEST[1]}")
+
+
 def namespace(cluster: Cluster) -> None:
     """A namespace that admits nothing but restricted pods."""
     cluster.kubectl("create", "namespace", cluster.namespace)
@@ -27,10 +51,10 @@ def namespace(cluster: Cluster) -> None:
 
 
 def install(cluster: Cluster, *, wait: bool) -> None:
-    """Everything that was rendered is there."""
+    """Everything that was rendered is there, generated Secrets too."""
     cluster.upgrade(wait=wait, install=True)
     there = cluster.objects()
-    for one in rendered(cluster):
+    for one in [*rendered(cluster), *hooks(cluster, "pre-install")]:
         name = f"{one['kind']}/{one['metadata']['name']}"
         if one["kind"] in WATCHED and name not in there:
             raise Failed(f"{name} was rendered and is not there")
@@ -41,14 +65,25 @@ def rendered(cluster: Cluster) -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all(cluster.helm("get", "manifest", cluster.release)) if one]
 
 
+def hooks(cluster: Cluster, event: str) -> list[dict[str, Any]]:
+    """What Helm sends at an event alone."""
+    sent = [one for one in yaml.safe_load_all(cluster.helm("get", "hooks", cluster.release)) if one]
+    return [one for one in sent if event in one["metadata"]["annotations"]["helm.sh/hook"].split(",")]
+
+
 def pods_are_admitted(cluster: Cluster) -> None:
-    """Each pod that a workload would make passes the API server's admission, Pod Security included (dry run)."""
-    for one in rendered(cluster):
-        template = one.get("spec", {}).get("template")
-        if template:
-            pod = {"apiVersion": "v1", "kind": "Pod", **template}
-            pod["metadata"] = {**template["metadata"], "name": f"{one['metadata']['name']}-dry-run"}
-            cluster.kubectl("create", "--dry-run=server", "--filename", "-", stdin=json.dumps(pod))
+    """Each pod that a workload or `helm test` would make passes the API server's admission, Pod Security included."""
+    pods = {one["metadata"]["name"]: pod for one in rendered(cluster) if (pod := pods_of(one))}
+    account = next(iter(pods.values()))["spec"]["serviceAccountName"]
+    for one in hooks(cluster, "test"):
+        if one["kind"] == "Pod":
+            # Its own account is made with it.
+            spec = {**one["spec"], "serviceAccountName": account}
+            pods[one["metadata"]["name"]] = {"metadata": {"labels": one["metadata"]["labels"]}, "spec": spec}
+    for name, template in pods.items():
+        pod = {"apiVersion": "v1", "kind": "Pod", **template}
+        pod["metadata"] = {**template["metadata"], "name": f"{name}-dry-run"}
+        cluster.kubectl("create", "--dry-run=server", "--filename", "-", stdin=json.dumps(pod))
 
 
 def no_defaults_fight(cluster: Cluster) -> None:
@@ -120,13 +155,18 @@ def rollback(cluster: Cluster, *, wait: bool) -> None:
 
 
 def uninstall(cluster: Cluster) -> None:
-    """Nothing of the release is left; the claim of the bundled Redis is the only thing that may be."""
+    """Nothing of the release is left but generated Secrets, as they were, and the claim of the bundled Redis."""
+    before = {name: one for name, one in cluster.objects().items() if name.startswith("Secret/")}
     cluster.helm("uninstall", cluster.release)
 
     def gone() -> bool:
-        return {name for name in cluster.objects() if not name.startswith("PersistentVolumeClaim/data-")} == set()
+        kept = ("PersistentVolumeClaim/data-", "Secret/")
+        return not [name for name in cluster.objects() if not name.startswith(kept)]
 
     cluster.wait_for("everything of the release is gone", gone)
+    after = cluster.objects()
+    same_objects(before, after)
+    same_secrets(before, after)
 
 
 def same_objects(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
@@ -145,6 +185,7 @@ def same_secrets(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
             raise Failed(f"{name} was generated anew")
 
 
-def pods_of(one: Mapping[str, Any]) -> object:
+def pods_of(one: Mapping[str, Any]) -> dict[str, Any] | None:
     """The pod template of a workload, None for anything else."""
-    return one.get("spec", {}).get("template") if isinstance(one.get("spec"), dict) else None
+    template: dict[str, Any] | None = one["spec"].get("template") if isinstance(one.get("spec"), dict) else None
+    return template

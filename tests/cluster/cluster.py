@@ -47,6 +47,7 @@ class Cluster:
     values: Sequence[Path]
     timeout_s: int
     run: Callable[..., tuple[int, str]] = execute
+    has: Callable[[str], bool] = lambda name: (TOOLS / name).exists()
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
     said: list[str] = field(default_factory=list)

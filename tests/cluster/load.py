@@ -2,11 +2,13 @@
 
 Then it prints how many answers came, and why others did not.
 
-No request is asked again: a rollout or a drain that costs one answer is to be seen. Standard library only.
+No request is asked again: a rollout or a drain that costs one answer is to be seen. No question is asked twice either:
+from the second on the gateway's cache would answer, and no engine. Standard library only.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -22,12 +24,12 @@ def main() -> int:
     """Exit code 0 when every answer came."""
     url, picture, stop = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3])
     key = os.environ["API_KEY"]
-    right, wrong = [], []
+    right, wrong, numbers = [], [], itertools.count()
 
     def client() -> None:
         while not stop.exists():
             try:
-                right.append(ask.ask(url, key, picture))
+                right.append(ask.ask(url, key, picture, f"{ask.QUESTION} (request {next(numbers)})"))
             except (OSError, ValueError, LookupError) as exc:
                 wrong.append(str(exc))
 

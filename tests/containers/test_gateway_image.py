@@ -100,7 +100,7 @@ class TestWhatItDoes:
         ).status_code == 401
         assert KEY not in gateway.container.log
 
-    async def test_it_is_not_root_and_can_write_to_tmp_only_and_tells_its_health(self, start_gateway, engine):
+    async def test_it_is_not_root_and_can_write_to_tmp_only_and_tells_its_health(self, start_gateway, engine, revision):
         # One container for all: each start copies the image.
         gateway = await start_gateway(engine.url)
         status = podman("exec", gateway.container.id, "python", "-c", "print(open('/proc/1/status').read())")
@@ -112,7 +112,9 @@ class TestWhatItDoes:
             assert await asyncio.to_thread(gateway.container.run, "touch", f"{folder}/x") == code, folder
         assert await asyncio.to_thread(gateway.container.health) == 0
         async with httpx.AsyncClient() as http:
-            assert "gateway_engine_up" in (await http.get(gateway.metrics_url)).text
+            metrics = (await http.get(gateway.metrics_url)).text
+        assert "gateway_engine_up" in metrics
+        assert f'revision="{revision}"' in metrics
 
     async def test_health_fails_when_nothing_answers(self, gateway_image):
         # Another program in the gateway's place: alive, but deaf.

@@ -1,5 +1,8 @@
 """Run by .venv-chart's Python: manifests against the schemas of Kubernetes releases and of custom resources.
 
+Server-side apply is part of that: lists that the API server merges by keys (x-kubernetes-list-map-keys) may have one entry
+for each key, whatever JSON schema thinks of it.
+
 Standard input: {"versions": [...], "crds": {...}, "manifests": {sample: [...]}}. Standard output: a list of faults.
 Schemas are read once for each release; a kind that neither knows is a fault, not a warning.
 """
@@ -30,12 +33,49 @@ def validator(version, kind, api_version):
     return jsonschema.validators.Draft202012Validator(schema, registry=registry)
 
 
+LIST_DEFAULTS = {"protocol": "TCP"}
+"""A key that is left out, as the API server fills it in."""
+
+
+def merged_twice(version, schema, node, path="$"):
+    """Lists with two entries for one key of server-side apply."""
+    if (reference := schema.get("$ref")) is not None:
+        name = reference.rpartition("/")[2]
+        schema = definitions_of(version)[name] | {key: value for key, value in schema.items() if key != "$ref"}
+    if isinstance(node, dict):
+        inner = schema.get("properties", {})
+        for key, value in node.items():
+            below = inner.get(key) or schema.get("additionalProperties")
+            if isinstance(below, dict):
+                yield from merged_twice(version, below, value, f"{path}.{key}")
+    elif isinstance(node, list):
+        kind, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys", [])
+        if kind is None and "merge" in schema.get("x-kubernetes-patch-strategy", ""):
+            # As older releases say it; the API server takes it for the same.
+            kind, keys = ("map", [key]) if (key := schema.get("x-kubernetes-patch-merge-key")) else ("set", [])
+        entries = [
+            [entry.get(key, LIST_DEFAULTS.get(key)) for key in keys] if kind == "map" else entry for entry in node
+        ]
+        if kind in {"map", "set"}:
+            yield from (f"{path}: {entry} twice" for at, entry in enumerate(entries) if entry in entries[:at])
+        for at, entry in enumerate(node):
+            yield from merged_twice(version, schema.get("items", {}), entry, f"{path}[{at}]")
+
+
+@functools.cache
+def definitions_of(version):
+    return utils.schema_contents(f"kubernetes-json-schema/v{version}.0-local-strict/_definitions.json", version)[
+        "$defs"
+    ]
+
+
 def native(version, manifest):
     try:
         checked = validator(version, manifest["kind"], manifest["apiVersion"])
     except FileNotFoundError:
         return [f"{manifest['apiVersion']} {manifest['kind']} does not exist in Kubernetes {version}"]
-    return [f"{error.json_path}: {error.message}" for error in checked.iter_errors(manifest)]
+    found = [f"{error.json_path}: {error.message}" for error in checked.iter_errors(manifest)]
+    return found + list(merged_twice(version, checked.schema, manifest))
 
 
 def custom(schema, manifest):

@@ -159,7 +159,9 @@ spec:
     - name: home
       emptyDir: {sizeLimit: 1Gi}
     - name: shm
-      emptyDir: {medium: Memory, sizeLimit: {{ mul (regexFind "^[0-9]+" $pool.shmPerGpu) (max 1 $gpus) }}{{ regexFind "[A-Za-z]+$" $pool.shmPerGpu }}}
+      {{- $size := mul (regexFind "^[0-9]+" $pool.shmPerGpu) (max 1 $gpus) | int }}
+      {{- $unit := regexFind "[A-Za-z]+$" $pool.shmPerGpu }}
+      emptyDir: {medium: Memory, sizeLimit: {{ if eq $unit "Mi" }}{{ include "mebibytes" $size }}{{ else }}{{ $size }}{{ $unit }}{{ end }}}
     - name: tmp
       emptyDir: {sizeLimit: 8Gi}
 {{- end }}

@@ -20,7 +20,8 @@
   "GATEWAY_DRAIN_TIMEOUT_S" .Values.drain.seconds
 -}}
 {{- $shared := include "secret.shared" . -}}
-{{ include "env" (merge $fixed $env .Values.gateway.env) | trim }}
+{{- $computed := dict "GATEWAY_ENGINE_MAX_IN_FLIGHT" (include "gateway.maxInFlight" .) -}}
+{{ include "env" (merge $fixed $env $computed .Values.gateway.env) | trim }}
 {{ include "env.secret" (list $shared "tenant-secret" "GATEWAY_TENANT_SECRET") }}
 {{ include "env.secret" (list $shared "engine-api-key" "GATEWAY_ENGINE_API_KEY") }}
 {{- if eq .Values.redis.mode "bundled" }}
@@ -30,4 +31,18 @@
 {{- else if eq .Values.redis.mode "external" }}
 {{ include "env.secret" (list .Values.redis.urlSecret.name .Values.redis.urlSecret.key "GATEWAY_REDIS_URL") }}
 {{- end }}
+{{- end }}
+
+{{/* What the engine with the most room runs at once, shared by all workers of the fewest gateways: what is more waits
+     here, where class, fairness and deadline order it, and no engine is kept below what it can. */}}
+{{- define "gateway.maxInFlight" -}}
+{{- $most := 1 -}}
+{{- range $name := keys .Values.pools -}}
+{{- $pool := include "pool" (list $ $name) | fromJson -}}
+{{- $most = max $most (int $pool.facts.requests) -}}
+{{- end -}}
+{{- $scaling := .Values.gateway.autoscaling -}}
+{{- $gateways := ternary .Values.gateway.replicas $scaling.minReplicas (eq $scaling.kind "none") | int -}}
+{{- $sharing := mul $gateways (int (.Values.gateway.settings.workers | default 1)) -}}
+{{ div (sub (add $most $sharing) 1) $sharing }}
 {{- end }}

@@ -4,16 +4,25 @@
 {{ .Values.nameOverride | default .Chart.Name | trunc 32 | trimSuffix "-" }}
 {{- end }}
 
-{{/* At most 32 characters: the longest name made of it, `-engine-` and a pool's 20, then still fits a Service (63). */}}
+{{/* At most 32 characters: the longest name made of it, `-engine-` and a pool's 20, then still fits a Service (63). A
+     Service's name begins with a letter and has no dots, a release's may. Whatever is changed gets a part of its hash:
+     two releases never share a name. */}}
 {{- define "fullname" -}}
 {{- $name := include "name" . -}}
+{{- $whole := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $fits := and (le (len $whole) 32) (regexMatch "^[a-z][-a-z0-9]*$" $whole) -}}
 {{- if .Values.fullnameOverride -}}
-{{ .Values.fullnameOverride | trimSuffix "-" }}
-{{- else if contains $name .Release.Name -}}
-{{ .Release.Name | trunc 32 | trimSuffix "-" }}
+{{ .Values.fullnameOverride }}
+{{- else if $fits -}}
+{{ $whole }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name $name | trunc 32 | trimSuffix "-" }}
+{{ regexReplaceAll "^([0-9])" (replace "." "-" $whole) "r$1" | trunc 26 | trimSuffix "-" }}-{{ sha256sum $whole | trunc 5 }}
 {{- end }}
+{{- end }}
+
+{{/* Text as the value of a label: at most 63 characters, no `+` of a version's build. */}}
+{{- define "label" -}}
+{{ regexReplaceAll "[^A-Za-z0-9]+$" (regexReplaceAll "[^-A-Za-z0-9_.]" . "_" | trunc 63) "" | quote }}
 {{- end }}
 
 {{/* What selects the release's pods. Never to be changed: a Deployment's selector is immutable. */}}
@@ -35,9 +44,9 @@ qwen3-vl/pool: {{ . }}
 {{- define "labels" -}}
 {{- $top := index . 0 -}}
 {{ include "selector" . }}
-app.kubernetes.io/version: {{ $top.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ include "label" $top.Chart.AppVersion }}
 app.kubernetes.io/managed-by: {{ $top.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $top.Chart.Name $top.Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ include "label" (printf "%s-%s" $top.Chart.Name $top.Chart.Version) }}
 {{- end }}
 
 {{/* (list $ component [pool [suffix]]): name, namespace and labels of an object. */}}
@@ -97,7 +106,7 @@ imagePullSecrets:
 {{ .Values.secrets.existingSecret | default (printf "%s-shared" (include "fullname" .)) }}
 {{- end }}
 
-{{/* The profile's facts, generated from serving/profiles: {gpu, gpus, requests, model, …}. (list $ profile) */}}
+{{/* The profile's facts, generated from serving/profiles: {gpus, requests, targetInFlight, model, …}. (list $ profile) */}}
 {{- define "profile" -}}
 {{- $facts := (index . 0).Files.Get "files/profiles.json" | fromJson -}}
 {{ get $facts.profiles (index . 1) | default dict | toJson }}
@@ -113,4 +122,9 @@ imagePullSecrets:
 {{- $_ := set $pool "neededGraceSeconds" (add $drain.preStopSeconds $seconds $drain.marginSeconds | int) -}}
 {{- $_ := set $pool "facts" (include "profile" (list $top $pool.profile) | fromJson) -}}
 {{ $pool | toJson }}
+{{- end }}
+
+{{/* A quantity as the API server writes it: 1Gi, never 1024Mi. */}}
+{{- define "mebibytes" -}}
+{{ if mod . 1024 }}{{ . }}Mi{{ else }}{{ div . 1024 }}Gi{{ end }}
 {{- end }}

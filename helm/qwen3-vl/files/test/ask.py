@@ -35,13 +35,13 @@ def call(url: str, key: str, body: dict | None = None) -> dict:
         raise OSError(f"status {exc.code}: {exc.read()[:300].decode(errors='replace')}") from exc
 
 
-def ask(url: str, key: str, picture: bytes) -> str:
-    """The model's answer to the question about the picture."""
+def ask(url: str, key: str, picture: bytes, question: str = QUESTION) -> str:
+    """The model's answer to a question about the picture."""
     model = call(f"{url}/v1/models", key)["data"][0]["id"]
     picture_url = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
     content = [
         {"type": "image_url", "image_url": {"url": picture_url}},
-        {"type": "text", "text": QUESTION},
+        {"type": "text", "text": question},
     ]
     body = {
         "model": model,
