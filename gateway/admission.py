@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import QueueFull, QueueTimeout
-from gateway.metric_kinds import Children
+from gateway.metric_kinds import Children, Distribution
 from gateway.stages import Operation, Scheduled
 from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT
 
@@ -38,7 +38,7 @@ QUEUE_SHARE: Mapping[Priority, float] = {"interactive": 1.0, "default": 0.9, "bu
 BULK_SHARE = 0.75
 """The part of the places at the engines that bulk may take, one at least. An engine's throughput hardly grows over its
 last quarter; an interactive request that finds no place free takes twice its time, or more."""
-_waits = Children(QUEUE_WAIT)
+_waits = Children(QUEUE_WAIT, Distribution)
 
 
 def priority_of(of_key: Priority, body: dict[str, Any]) -> Priority:

@@ -32,6 +32,7 @@ from gateway.limit_stores import Limits, MemoryLimitStore
 from gateway.limits import Limiter
 from gateway.malloc import keep_large_blocks
 from gateway.metering import Metering
+from gateway.metric_kinds import publish
 from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
 from gateway.routes import HotPath
@@ -109,7 +110,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
-            app.state.pipeline = await _pipeline(settings, client, image_address_allowed, look_up, held)
+            hot_path.pipeline = await _pipeline(settings, client, image_address_allowed, look_up, held)
+            app.state.pipeline = hot_path.pipeline
             if on_sigterm:
                 drain.on_sigterm(settings.drain_delay_s)
             yield
@@ -118,7 +120,7 @@ def create_app(
         title="Qwen3-VL gateway", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
     app.state.drain = drain
-    app.hot_path = ClosingConnections(HotPath(app.hot_path, pipeline=lambda: app.state.pipeline), drain)
+    app.hot_path = hot_path = HotPath(ClosingConnections(app.hot_path, drain), drain)
 
     @app.get("/healthz", summary="Whether this process runs")
     @app.get("/health", summary="The same")
@@ -153,6 +155,7 @@ async def _pipeline(
     look_up: Resolve,
     held: AsyncExitStack,
 ) -> Pipeline:
+    held.callback(publish)  # What this process has counted since the last second.
     keys = KeyFile(settings.keys_file, on_reload=lambda outcome: KEYS_RELOADED.labels(outcome).inc())
     _background(keys.watch(), held)
     _background(watch_loop_lag(), held)

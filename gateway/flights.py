@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from msgspec.structs import replace
+
 from gateway.errors import GatewayError, InternalError
-from gateway.telemetry import JOINED
+from gateway.telemetry import REQUESTS_JOINED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -122,7 +123,7 @@ class Flights:
             flight = self._under_way[key] = Flight()
             flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, start))
         else:
-            JOINED.inc()
+            REQUESTS_JOINED.inc()
         flight.enter()
         cache: Literal["hit", "miss"] = "hit" if joined else "miss"
         try:

@@ -5,8 +5,9 @@ Kept answers are free: they come before this step. A follower of an answer under
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.apis import api_of
 from gateway.apis.answers import usage_of_answer
