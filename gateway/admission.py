@@ -64,6 +64,8 @@ class Waiting:
 class Slot:
     """A place at the engines. To be given back once; a second time changes nothing."""
 
+    __slots__ = ("_admission", "_is_bulk")
+
     def __init__(self, admission: Admission, *, is_bulk: bool) -> None:
         """Held from the moment it exists."""
         self._admission: Admission | None = admission
@@ -103,12 +105,8 @@ class Admission:
         self._busy = 0
         self._busy_with_bulk = 0
         self._by_tenant: Counter[str] = Counter()
-        self._by_class: Counter[Priority] = Counter()
-
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """How many wait."""
-        return self._by_class.total()
 
     async def schedule(self, prepared: Prepared) -> Scheduled:
         """The request with its slot; raises as `enter`. The list of models needs no turn and takes no slot's time."""
@@ -172,7 +170,7 @@ class Admission:
         self._by_tenant[waiting.tenant] += by
         if not self._by_tenant[waiting.tenant]:
             del self._by_tenant[waiting.tenant]
-        self._by_class[waiting.priority] += by
+        self.waiting += by
         QUEUE_DEPTH.labels(waiting.priority).inc(by)
 
     def _abandon(self, waiting: Waiting) -> None:
@@ -190,7 +188,7 @@ class Admission:
 
     def wake(self) -> None:
         """Give free slots to the next in the queue; also to be called when the capacity has grown."""
-        while (waiting := self._next()) is not None:
+        while self.waiting and (waiting := self._next()) is not None:
             self._take(is_bulk=waiting.is_bulk)
             self._count(waiting, -1)
             waiting.granted.set()

@@ -34,11 +34,13 @@ class Metering:
         self._defaults = defaults
         self._default_output_tokens = default_output_tokens
         self._max_output_tokens = max_output_tokens
+        self._limits: dict[str, tuple[Key, Limits]] = {}
+        """By the key's id: as many as there ever were keys."""
 
     async def charge(self, keyed: Keyed) -> Grant:
         """Take the request's price from its key's limits. Raises LimitExceeded; to be released when it is over."""
         key = keyed.located.parsed.identified.key
-        limits = limits_of(key).or_else(self._defaults)
+        limits = self._limits_of(key)
         tokens = 0
         if limits.tokens_per_minute or limits.tokens_per_day:
             tokens = price(
@@ -47,6 +49,12 @@ class Metering:
                 max_output_tokens=self._max_output_tokens,
             ).total
         return await self._limiter.admit(key.id, limits, tokens)
+
+    def _limits_of(self, key: Key) -> Limits:
+        known = self._limits.get(key.id)
+        if known is None or known[0] is not key:  # A key file that was read anew holds keys of its own.
+            known = self._limits[key.id] = key, limits_of(key).or_else(self._defaults)
+        return known[1]
 
     def settled(self, keyed: Keyed, reply: Reply, grant: Grant) -> Reply:
         """The reply, whose end settles and releases the grant and counts the tokens.
@@ -57,8 +65,9 @@ class Metering:
         raw = parsed.identified.allowed.raw
 
         def settle(usage: Usage) -> None:
-            raw.timer.facts |= {"prompt_tokens": usage.prompt, "completion_tokens": usage.output}
-            grant.settle(usage.total)
+            raw.timer.facts["prompt_tokens"] = usage.prompt
+            raw.timer.facts["completion_tokens"] = usage.output
+            grant.settle(usage.prompt + usage.output)
             sizes = [image_tokens(p.info.width, p.info.height, p.part.max_pixels) for p in keyed.located.pictures]
             count_tokens(
                 parsed.identified.key.tenant,
