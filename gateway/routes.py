@@ -11,7 +11,7 @@ import re
 from contextlib import aclosing
 from datetime import UTC, datetime
 from os import urandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -32,7 +32,7 @@ from gateway.stages import EVENT_STREAM, JSON, Operation, RawRequest
 from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, StepTimer, log_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from gateway.drain import Drain
     from gateway.pipeline import Pipeline
@@ -279,32 +279,46 @@ class CancelledWhenGone:
     The cancellation reaches the engine's connection, which closes, and vLLM stops generating.
     """
 
+    __slots__ = ("_gone", "_over", "_receive", "_receiving", "_start", "_task")
+
     def __init__(self, receive: Receive) -> None:
-        """`receive` is the ASGI channel, whose body has been read."""
+        """`receive` is the ASGI channel, whose body has been read; a coroutine function."""
         self._receive = receive
+        self._receiving: Coroutine[Any, Any, Message] | None = None
         self._gone = False
-        self._watcher: asyncio.Task[None] | None = None
+        self._over = False
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a request always runs in a task
         self._task = task
-        # A block that never waits, such as a kept answer's, is over before the watcher would start.
-        self._start = asyncio.get_running_loop().call_soon(self._watch)
+        # A block that never waits, such as a kept answer's, is over before there is anything to look at.
+        self._start = asyncio.get_running_loop().call_soon(self._look)
 
-    def _watch(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        self._task.cancel()
+    def _look(self, _: object = None) -> None:
+        # `receive` runs by hand, up to where it waits: a task that does nothing else would cost as much as a step.
+        while not self._over:
+            if self._receiving is None:
+                self._receiving = cast("Coroutine[Any, Any, Message]", self._receive())
+            try:
+                waits_for = self._receiving.send(None)
+            except StopIteration as end:
+                self._receiving = None
+                if end.value["type"] == "http.disconnect":
+                    self._over = self._gone = True
+                    self._task.cancel()
+            else:
+                if waits_for is None:  # It only lets others go first.
+                    asyncio.get_running_loop().call_soon(self._look)
+                else:
+                    waits_for.add_done_callback(self._look)
+                return
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._over = True
         self._start.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        if self._receiving is not None:
+            self._receiving.close()
         if kind is asyncio.CancelledError and self._gone and self._task.uncancel() == 0:
             raise ClientGone from None
 
