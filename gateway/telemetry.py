@@ -201,49 +201,45 @@ def log_request(facts: dict[str, Any]) -> None:
 class StepTimer:
     """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_began", "_clock", "_name", "_part", "facts", "started", "steps")
+    __slots__ = ("_clock", "_marks", "_parts", "facts", "started", "steps")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` gives seconds; it is read at the start and where a step ends."""
+        """`clock` gives seconds; it is read at the start and where a step begins or ends."""
         self._clock = clock
         self.started = clock()
         self.steps: list[tuple[str, float, float]] = []
         """Name, when it began (seconds since the start), and how long it took (seconds)."""
         self.facts: dict[str, Any] = {}
         """For the log and the audit: `images` (content digests in hex), `engine`, `retries` (if there were any)."""
-        self._name = ""
-        self._began = 0.0
-        self._part: tuple[str, float] | None = None
+        self._marks: list[tuple[str, float]] = []
+        self._parts: dict[str, tuple[str, float]] = {}
 
     def enter(self, name: str) -> None:
-        """Step `name` begins now, and the one before it ends. Whatever ends the request ends its last step too."""
-        now = self._clock()
-        if self._name:
-            self._book(now)
-        self._name = name
-        self._began = now
+        """Step `name` begins now, and the one before it ends."""
+        self._marks.append((name, self._clock()))
 
     def leave(self) -> None:
-        """The step ends, and none begins: what comes now is the client's time, or another request's."""
-        if self._name:
-            self._book(self._clock())
-            self._name = ""
-
-    def _book(self, now: float) -> None:
-        spent = now - self._began
-        if self._part is not None:
-            (name, seconds), self._part = self._part, None
-            spent -= seconds
-            self.steps.append((self._name, self._began - self.started, spent))
-            self.steps.append((name, self._began + spent - self.started, seconds))
-            STEP[name,].observe(seconds)
-        else:
-            self.steps.append((self._name, self._began - self.started, spent))
-        STEP[self._name,].observe(spent)
+        """The last step ends, and none begins: what comes now is the client's time. Books all steps since the last."""
+        if not self._marks:
+            return
+        self._marks.append(("", self._clock()))
+        name, began = self._marks[0]
+        for following, ended in self._marks[1:]:
+            spent = ended - began
+            if name in self._parts:
+                part, seconds = self._parts.pop(name)
+                spent -= seconds
+                self.steps.append((name, began - self.started, spent))
+                STEP[name,].observe(spent)
+                name, began, spent = part, began + spent, seconds
+            self.steps.append((name, began - self.started, spent))
+            STEP[name,].observe(spent)
+            name, began = following, ended
+        self._marks.clear()
 
     def part(self, name: str, seconds: float) -> None:
         """Tell `seconds` of the step that runs apart from the rest of it, as step `name`; once in a step."""
-        self._part = (name, seconds)
+        self._parts[self._marks[-1][0]] = (name, seconds)
 
     def elapsed_s(self) -> float:
         """Seconds since the request came in."""
