@@ -12,6 +12,7 @@ import orjson
 
 from gateway.apis import api_of
 from gateway.deadline import Deadline
+from gateway.disconnect import ClientGone
 from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest, ModelNotFound
 from gateway.stages import Identified, ImagePart, Operation, Parsed
 
@@ -58,10 +59,6 @@ STREAMS_USAGE_IF_ASKED = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 PREDICT_MAX_TOKENS = 512
 INLINE_BYTES = 256 * 1024
 """Larger bodies are put together and parsed in a thread: 4 MiB take 3 to 15 ms, and many arrive in the same moment."""
-
-
-class ClientGone(Exception):
-    """The client left; there is nobody to answer."""
 
 
 class BodyReader:

@@ -79,7 +79,7 @@ def count_request(
     elapsed_s: float,
 ) -> None:
     """Count a request that is over; `status` is what the client was told, and `operation` None for an unknown path."""
-    name = operation.value if operation else "other"
+    name = operation or "other"
     outcome, error_type = "ok", ""
     if error is not None:
         outcome, error_type = error.fault_of, error.cause

@@ -13,12 +13,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import FrameType
 
     Message = dict[str, Any]
     Scope = dict[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
+    Receive = Callable[[], Coroutine[Any, Any, Message]]
     Send = Callable[[Message], Awaitable[None]]
     Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 

@@ -11,14 +11,14 @@ import re
 from contextlib import aclosing
 from datetime import UTC, datetime
 from os import urandom
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from gateway.apis import api_of, api_of_path
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
-from gateway.body import ClientGone
 from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
+from gateway.disconnect import CancelledWhenGone, ClientGone
 from gateway.drain import CLOSE
 from gateway.errors import (
     EngineMisbehaved,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.tracing import Trace
 
     Scope = dict[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
+    Receive = Callable[[], Coroutine[Any, Any, Message]]
     Send = Callable[[Message], Awaitable[None]]
     Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -259,7 +259,7 @@ class Exchange:
         facts = {
             "request_id": self._id,
             "client_request_id": given.decode() if given and CLIENT_REQUEST_ID.fullmatch(given) else None,
-            "operation": self._operation.value if self._operation else "other",
+            "operation": self._operation or "other",
             "status": self._status,
             "error": self._error.cause if self._error else None,
             "tenant": self._tenant,
@@ -271,56 +271,6 @@ class Exchange:
         }
         log_request(facts)
         return facts
-
-
-class CancelledWhenGone:
-    """A `with` block that is cancelled when the client disconnects, and then raises ClientGone.
-
-    The cancellation reaches the engine's connection, which closes, and vLLM stops generating.
-    """
-
-    __slots__ = ("_gone", "_over", "_receive", "_receiving", "_start", "_task")
-
-    def __init__(self, receive: Receive) -> None:
-        """`receive` is the ASGI channel, whose body has been read; a coroutine function."""
-        self._receive = receive
-        self._receiving: Coroutine[Any, Any, Message] | None = None
-        self._gone = False
-        self._over = False
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a request always runs in a task
-        self._task = task
-        # A block that never waits, such as a kept answer's, is over before there is anything to look at.
-        self._start = asyncio.get_running_loop().call_soon(self._look)
-
-    def _look(self, _: object = None) -> None:
-        # `receive` runs by hand, up to where it waits: a task that does nothing else would cost as much as a step.
-        while not self._over:
-            if self._receiving is None:
-                self._receiving = cast("Coroutine[Any, Any, Message]", self._receive())
-            try:
-                waits_for = self._receiving.send(None)
-            except StopIteration as end:
-                self._receiving = None
-                if end.value["type"] == "http.disconnect":
-                    self._over = self._gone = True
-                    self._task.cancel()
-            else:
-                if waits_for is None:  # It only lets others go first.
-                    asyncio.get_running_loop().call_soon(self._look)
-                else:
-                    waits_for.add_done_callback(self._look)
-                return
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._over = True
-        self._start.cancel()
-        if self._receiving is not None:
-            self._receiving.close()
-        if kind is asyncio.CancelledError and self._gone and self._task.uncancel() == 0:
-            raise ClientGone from None
 
 
 def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -181,7 +181,7 @@ ACCESS = logging.getLogger("gateway.access")
 
 
 def log_request(facts: dict[str, Any]) -> None:
-    """The one line of a request. Past the logging module where its handler is known: half of a line's cost was there."""
+    """The one line of a request, past the logging module where its handler is known: half of the cost was there."""
     if ACCESS.isEnabledFor(logging.INFO):
         handlers = logging.getLogger().handlers
         if len(handlers) == 1 and isinstance(handler := handlers[0], BatchHandler):
@@ -247,7 +247,7 @@ class StepTimer:
 
     def server_timing(self) -> bytes:
         """The `Server-Timing` header (W3C): steps so far in milliseconds."""
-        return ", ".join(["%s;dur=%.2f" % (name, spent * 1000) for name, _, spent in self.steps]).encode()
+        return ", ".join([f"{name};dur={spent * 1000:.2f}" for name, _, spent in self.steps]).encode()
 
 
 def forget_engine(url: str) -> None:

@@ -120,7 +120,7 @@ class Upstream:
         models = operation is Operation.MODELS
         return Call(
             "GET" if models else "POST",
-            operation.value,
+            operation,
             {**self._headers, "x-request-id": raw.id, **raw.trace_headers},
             scheduled.prepared.payload or None,
             parsed.stream,
@@ -128,9 +128,7 @@ class Upstream:
             self._patience.first_token_s if parsed.stream or models else self._patience.answer_s,
         )
 
-    async def _attempt(
-        self, call: Call, located: Located
-    ) -> tuple[bytes | AsyncIterator[bytes], Lease, Attempts]:
+    async def _attempt(self, call: Call, located: Located) -> tuple[bytes | AsyncIterator[bytes], Lease, Attempts]:
         """The first engine's answer that there is, with its lease. Raises what is final."""
         key = affinity_key(located) if len(self._endpoints.all) > 1 else None  # Where there is a choice at all.
         attempts = Attempts(self._endpoints, key, self._budget)

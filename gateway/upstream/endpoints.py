@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from gateway.metric_kinds import Level
 from gateway.telemetry import ENGINE_EJECTIONS, ENGINE_IN_FLIGHT, ENGINE_UP, forget_engine
@@ -116,7 +116,7 @@ class Lease:
         self.endpoint = endpoint
         endpoint.count(1)
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
