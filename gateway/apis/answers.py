@@ -82,7 +82,10 @@ def document_of(body: bytes) -> dict[str, Any] | None:
 
 def documents(output: bytes) -> Iterator[dict[str, Any]]:
     """The JSON objects of an answer, plain or as server-sent events; what is cut short is left out."""
-    lines = [line[len(DATA) :] for line in output.split(b"\n") if line.startswith(DATA)] or [output]
+    if output.startswith(b"{"):  # Plain: no event begins so.
+        lines = [output]
+    else:
+        lines = [line[len(DATA) :] for line in output.split(b"\n") if line.startswith(DATA)] or [output]
     for line in lines:
         if line.strip() == DONE:
             continue
