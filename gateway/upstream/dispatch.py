@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,14 @@ import orjson
 from gateway.apis import api_of
 from gateway.apis.answers import ABORTED
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout, GatewayError
-from gateway.sse import Aborted, first_event, refusal, relay
+from gateway.sse import Aborted, Relay, first_event, refusal
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.affinity import affinity_key
 from gateway.upstream.client import EngineUnreachable
 from gateway.upstream.endpoints import Ejected
 from gateway.upstream.retries import AskAnother, Attempts, judged, unavailable
-from gateway.upstream.silence import attended
+from gateway.upstream.silence import Attended, attended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -136,7 +136,7 @@ class Upstream:
         else:
             attempts.failed(endpoint, failure)
 
-    async def _ask(self, endpoint: Endpoint, call: Call, held: ExitStack) -> bytes | AsyncIterator[bytes]:
+    async def _ask(self, endpoint: Endpoint, call: Call, held: ExitStack) -> bytes | Relay:
         """One engine's answer, or its stream from the first event on. Raises AskAnother, Ejected or what is final."""
         try:
             with endpoint.awaited():
@@ -147,8 +147,9 @@ class Upstream:
                         raise judged(response.status, refusal(response.status, await response.read()))
                     if not call.stream:
                         return await whole(response, endpoint)
-                    chunks = attended(response.chunks(), endpoint, self._patience.idle_s)
-                    return relay(await beginning(chunks), chunks, call.api)
+                    async with aclosing(attended(response.chunks(), endpoint, self._patience.idle_s)) as chunks:
+                        head = await beginning(chunks)
+                    return Relay(head, Attended(response, endpoint, self._patience.idle_s), call.api)
         except TimeoutError as exc:
             raise EngineTimeout(f"The engine did not answer within {call.limit_s:g} s.") from exc
 

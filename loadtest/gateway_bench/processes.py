@@ -58,7 +58,7 @@ def start(argv: Sequence[str], cores: Sequence[int], env: Mapping[str, str], log
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=cwd,
-                start_new_session=True,
+                process_group=0,
             )
     except OSError as exc:
         raise BenchError(f"{argv[0]} cannot be started: {exc.strerror}.") from exc
