@@ -60,6 +60,8 @@ class Bench:
 
     def round(self, target: Target, workloads: Sequence[Workload]) -> Found:
         """Start the target, ask it everything, stop it. Raises BenchError, with what went wrong in its log."""
+        for port in (self._ports.engine, self._ports.gateway):
+            processes.check_free(port)
         engine = processes.start(
             [str(self._engine), str(self._ports.engine)], [self._load_core], {}, self._folder / "engine.log", ROOT
         )
@@ -67,9 +69,6 @@ class Bench:
         own.mkdir(exist_ok=True)
         log = own / "output.log"
         command = target.command(self._ports, own)
-        if processes.status_of(self._ports.gateway, KEY, b"{}"):
-            processes.stop(engine)
-            raise BenchError(f"Something already answers on port {self._ports.gateway}: stop it, or give --port.")
         cores = self._gateway_cores[:1] if target.workers == 1 else [*self._gateway_cores, self._load_core]
         gateway = processes.start(command.argv, cores, command.env, log, own)
         try:
@@ -181,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each workload")
     parser.add_argument("--port", type=int, default=Ports().gateway, help="of the gateway; the next one is for metrics")
     parser.add_argument("--engine-port", type=int, default=Ports().engine)
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
     try:
         return run(parser.parse_args(argv))
     except BenchError as exc:

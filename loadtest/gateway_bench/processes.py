@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -64,6 +65,18 @@ def start(argv: Sequence[str], cores: Sequence[int], env: Mapping[str, str], log
         raise BenchError(f"{argv[0]} cannot be started: {exc.strerror}.") from exc
     finally:
         os.sched_setaffinity(0, own)
+
+
+def check_free(port: int) -> None:
+    """Raise BenchError when something listens there: it would be measured in place of what is to be."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as exc:
+            raise BenchError(
+                f"Port {port} is in use: stop what listens there, or give --port or --engine-port."
+            ) from exc
 
 
 def stop(process: psutil.Popen) -> None:
