@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
     Scope = dict[str, Any]
     Receive = Callable[[], Coroutine[Any, Any, Message]]
-    Send = Callable[[Message], Awaitable[None]]
+    Send = Callable[[Message], Coroutine[Any, Any, None]]
     Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSE = (b"connection", b"close")
@@ -79,7 +79,7 @@ class ClosingConnections:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
 
-        def closing(message: Message) -> Awaitable[None]:
+        def closing(message: Message) -> Coroutine[Any, Any, None]:
             if self._drain.begun and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), CLOSE]
             return send(message)

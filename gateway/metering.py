@@ -14,7 +14,7 @@ from gateway.apis.answers import usage_of_answer
 from gateway.counting import count_tokens
 from gateway.limits import Limiter, Limits
 from gateway.pricing import image_tokens, price
-from gateway.sse import watched
+from gateway.sse import Watched
 
 if TYPE_CHECKING:
     from gateway.apis.answers import Usage
@@ -87,7 +87,7 @@ class Metering:
             reply.release()
             grant.release()
 
-        body = watched(reply.body, api_of(raw.operation), settle, hides_usage=parsed.hides_usage)
+        body = Watched(reply.body, api_of(raw.operation), settle, hides_usage=parsed.hides_usage)
         return replace(reply, headers=grant.headers(), body=body, release=release)
 
     async def aclose(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from contextlib import aclosing
 from datetime import UTC, datetime
 from os import urandom
 from typing import TYPE_CHECKING, Any
@@ -29,19 +28,21 @@ from gateway.errors import (
     UnknownPath,
 )
 from gateway.stages import EVENT_STREAM, JSON, Operation, RawRequest
+from gateway.streams import started
 from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, StepTimer, log_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from gateway.drain import Drain
     from gateway.pipeline import Pipeline
     from gateway.stages import Message, Parsed, Reply
+    from gateway.streams import Pause, Stream
     from gateway.tracing import Trace
 
     Scope = dict[str, Any]
     Receive = Callable[[], Coroutine[Any, Any, Message]]
-    Send = Callable[[Message], Awaitable[None]]
+    Send = Callable[[Message], Coroutine[Any, Any, None]]
     Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROUTES = {operation.value: operation for operation in Operation}
@@ -173,15 +174,17 @@ class Exchange:
         await self._start(status, content_type, [(b"content-length", b"%d" % len(body)), *more])
         await self._send({"type": "http.response.body", "body": body})
 
-    async def _send_stream(self, reply: Reply, chunks: AsyncIterator[bytes]) -> None:
+    async def _send_stream(self, reply: Reply, stream: Stream) -> None:
         # Proxies in between must not hold events back either.
         await self._start(200, reply.content_type, [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
         pace = StreamPace(self._operation)
-        async with aclosing(chunks):  # type: ignore[type-var]  # always a generator
-            async for chunk in chunks:
-                pace.add(chunk)
-                self._capture(chunk)
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+        def forward(chunk: bytes) -> Pause | None:
+            pace.add(chunk)
+            self._capture(chunk)
+            return started(self._send({"type": "http.response.body", "body": chunk, "more_body": True}))
+
+        await stream.pour(forward)
         await self._send({"type": "http.response.body", "body": b""})
         if reply.cache != "hit":  # A kept answer's pace says nothing of an engine.
             pace.end()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping
+    from collections.abc import Awaitable, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
     from gateway.images import ImageInfo
     from gateway.keys import Key
+    from gateway.streams import Stream
     from gateway.telemetry import StepTimer
 
 EVENT_STREAM = b"text/event-stream"
@@ -141,7 +142,7 @@ def _nothing() -> None:
 class Reply(msgspec.Struct, frozen=True, eq=False):
     """What the client gets: whole, or a stream of bytes that are sent as they come."""
 
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | Stream
     content_type: bytes
     cache: Literal["hit", "miss", "bypass"] = "bypass"
     age_s: int | None = None

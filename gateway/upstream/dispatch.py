@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,14 +13,14 @@ from gateway.apis import api_of
 from gateway.apis.answers import ABORTED
 from gateway.deadline import Deadline
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout, GatewayError
-from gateway.sse import Aborted, first_event, refusal, relay
+from gateway.sse import Aborted, Relay, first_event, refusal
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.affinity import affinity_key
 from gateway.upstream.client import EngineUnreachable
 from gateway.upstream.endpoints import Ejected
 from gateway.upstream.retries import AskAnother, Attempts, judged, unavailable
-from gateway.upstream.silence import attended
+from gateway.upstream.silence import Attended, attended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -128,7 +128,7 @@ class Upstream:
             self._patience.first_token_s if parsed.stream or models else self._patience.answer_s,
         )
 
-    async def _attempt(self, call: Call, located: Located) -> tuple[bytes | AsyncIterator[bytes], Lease, Attempts]:
+    async def _attempt(self, call: Call, located: Located) -> tuple[bytes | Relay, Lease, Attempts]:
         """The first engine's answer that there is, with its lease. Raises what is final."""
         key = affinity_key(located) if len(self._endpoints.all) > 1 else None  # Where there is a choice at all.
         attempts = Attempts(self._endpoints, key, self._budget)
@@ -158,7 +158,7 @@ class Upstream:
         else:
             attempts.failed(endpoint, failure)
 
-    async def _ask(self, endpoint: Endpoint, call: Call, lease: Lease) -> bytes | AsyncIterator[bytes]:
+    async def _ask(self, endpoint: Endpoint, call: Call, lease: Lease) -> bytes | Relay:
         """One engine's answer, or its stream from the first event on. Raises AskAnother, Ejected or what is final."""
         try:
             with endpoint.awaited(), Deadline(call.limit_s):
@@ -168,7 +168,9 @@ class Upstream:
                 if not call.stream:
                     return await whole(response, endpoint)
                 chunks = attended(response.chunks(), endpoint, self._patience.idle_s)
-                return relay(await beginning(chunks), chunks, call.api)
+                async with aclosing(chunks):  # type: ignore[type-var]  # always a generator
+                    head = await beginning(chunks)
+                return Relay(head, Attended(response, endpoint, self._patience.idle_s), call.api)
         except TimeoutError as exc:
             raise EngineTimeout(f"The engine did not answer within {call.limit_s:g} s.") from exc
 
