@@ -167,8 +167,7 @@ class Upstream:
                     raise judged(response.status, refusal(response.status, await response.read()))
                 if not call.stream:
                     return await whole(response, endpoint)
-                chunks = attended(response.chunks(), endpoint, self._patience.idle_s)
-                async with aclosing(chunks):  # type: ignore[type-var]  # always a generator
+                async with aclosing(attended(response.chunks(), endpoint, self._patience.idle_s)) as chunks:
                     head = await beginning(chunks)
                 return Relay(head, Attended(response, endpoint, self._patience.idle_s), call.api)
         except TimeoutError as exc:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.upstream.client import stalled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from gateway.streams import Pause, Sink
     from gateway.upstream.client import EngineResponse
@@ -70,7 +70,7 @@ class Silence:
         self._timer.cancel()
 
 
-async def attended(chunks: AsyncIterator[bytes], endpoint: Endpoint, limit_s: float) -> AsyncIterator[bytes]:
+async def attended(chunks: AsyncIterator[bytes], endpoint: Endpoint, limit_s: float) -> AsyncGenerator[bytes, None]:
     """The chunks, each a sign of life of its engine; EngineTimeout when it says nothing for so long after the first.
 
     Comments do not count: vLLM's API keeps sending them while its core hangs.
