@@ -115,6 +115,10 @@ fuzz-images: setup ## Fuzz the picture decoders (MINUTES=10)
 bench-images: engine photos ## The image path: vLLM directly and through the gateway, ratios of one run
 	@$(PY) -m loadtest.bench_images $(ARGS)
 
+.PHONY: bench-gateway
+bench-gateway: setup ## This gateway beside nginx and the peers installed, over sockets: CPU, latency, memory; minutes
+	@$(PY) -m loadtest.bench_gateway $(ARGS)
+
 .PHONY: bench-hot-path
 bench-hot-path: setup ## CPU of the gateway's own code for a miss, a hit and a streamed chunk, without sockets; seconds
 	@$(PY) -m loadtest.bench_hot_path $(ARGS)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import QueueFull, QueueTimeout
-from gateway.metric_kinds import Children
+from gateway.metric_kinds import Children, Distribution
 from gateway.stages import Operation, Scheduled
 from gateway.telemetry import QUEUE_DEPTH, QUEUE_REFUSED, QUEUE_WAIT
 
@@ -38,7 +38,7 @@ QUEUE_SHARE: Mapping[Priority, float] = {"interactive": 1.0, "default": 0.9, "bu
 BULK_SHARE = 0.75
 """The part of the places at the engines that bulk may take, one at least. An engine's throughput hardly grows over its
 last quarter; an interactive request that finds no place free takes twice its time, or more."""
-_waits = Children(QUEUE_WAIT)
+_waits = Children(QUEUE_WAIT, Distribution)
 
 
 def priority_of(of_key: Priority, body: dict[str, Any]) -> Priority:
@@ -63,6 +63,8 @@ class Waiting:
 
 class Slot:
     """A place at the engines. To be given back once; a second time changes nothing."""
+
+    __slots__ = ("_admission", "_is_bulk")
 
     def __init__(self, admission: Admission, *, is_bulk: bool) -> None:
         """Held from the moment it exists."""
@@ -103,12 +105,8 @@ class Admission:
         self._busy = 0
         self._busy_with_bulk = 0
         self._by_tenant: Counter[str] = Counter()
-        self._by_class: Counter[Priority] = Counter()
-
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """How many wait."""
-        return self._by_class.total()
 
     async def schedule(self, prepared: Prepared) -> Scheduled:
         """The request with its slot; raises as `enter`. The list of models needs no turn and takes no slot's time."""
@@ -172,7 +170,7 @@ class Admission:
         self._by_tenant[waiting.tenant] += by
         if not self._by_tenant[waiting.tenant]:
             del self._by_tenant[waiting.tenant]
-        self._by_class[waiting.priority] += by
+        self.waiting += by
         QUEUE_DEPTH.labels(waiting.priority).inc(by)
 
     def _abandon(self, waiting: Waiting) -> None:
@@ -190,7 +188,7 @@ class Admission:
 
     def wake(self) -> None:
         """Give free slots to the next in the queue; also to be called when the capacity has grown."""
-        while (waiting := self._next()) is not None:
+        while self.waiting and (waiting := self._next()) is not None:
             self._take(is_bulk=waiting.is_bulk)
             self._count(waiting, -1)
             waiting.granted.set()

@@ -66,7 +66,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
-            app.state.pipeline = await assemble(settings, client, image_address_allowed, look_up, held)
+            hot_path.pipeline = await assemble(settings, client, image_address_allowed, look_up, held)
+            app.state.pipeline = hot_path.pipeline
             if on_sigterm:
                 drain.on_sigterm(settings.drain_delay_s)
             yield
@@ -75,7 +76,7 @@ def create_app(
         title="Qwen3-VL gateway", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
     app.state.drain = drain
-    app.hot_path = ClosingConnections(HotPath(app.hot_path, pipeline=lambda: app.state.pipeline), drain)
+    app.hot_path = hot_path = HotPath(ClosingConnections(app.hot_path, drain), drain)
 
     @app.get("/healthz", summary="Whether this process runs")
     @app.get("/health", summary="The same")

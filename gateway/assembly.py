@@ -25,6 +25,7 @@ from gateway.limit_redis import RedisLimitStore
 from gateway.limit_stores import Limits, MemoryLimitStore
 from gateway.limits import Limiter
 from gateway.metering import Metering
+from gateway.metric_kinds import publish
 from gateway.pipeline import Pipeline
 from gateway.prepare import ImageStep
 from gateway.sampling import Sampler, cache_sample, keys_sample
@@ -74,6 +75,7 @@ async def assemble(
 
     Raises KeyFileError when the key file cannot be read, ValueError for a URL that is none.
     """
+    held.callback(publish)  # What this process has counted since the last second.
     keys = KeyFile(settings.keys_file, on_reload=lambda outcome: KEYS_RELOADED.labels(outcome).inc())
     _background(keys.watch(), held)
     _background(watch_loop_lag(), held)

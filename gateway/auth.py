@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.address import AddressError, Networks, client_address, is_allowed
+from gateway.address import Address, AddressError, Networks, client_address, is_allowed
 from gateway.errors import AddressRefused, InvalidApiKey
 from gateway.stages import Allowed, Identified, Operation, RawRequest
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.keys import KeyRing
 
 NO_KEY = "No API key: send `Authorization: Bearer sk-…`, or `x-api-key` to /v1/messages."
+KNOWN_PEERS = 4096
 BAD_KEY = "The API key is not valid: check it, or ask for a new one."
 
 
@@ -33,17 +35,22 @@ class AddressGate:
         """`trusted_proxies` are the peers whose X-Forwarded-For is believed."""
         self._allowed = allowed
         self._trusted = trusted_proxies
+        # Connections are kept, and proxies are few. What a client writes into a header is not remembered.
+        self._direct = lru_cache(maxsize=KNOWN_PEERS)(self._client)
 
     def admit(self, raw: RawRequest) -> Allowed:
         """Raise AddressRefused for an address off the list, and for one that cannot be told."""
         forwarded = raw.headers.get(b"x-forwarded-for")
+        return Allowed(raw, self._client(raw.peer, forwarded) if forwarded else self._direct(raw.peer, None))
+
+    def _client(self, peer: str, forwarded: bytes | None) -> Address:
         try:
-            client = client_address(raw.peer, (forwarded.decode("latin-1"),) if forwarded else (), self._trusted)
+            client = client_address(peer, (forwarded.decode("latin-1"),) if forwarded else (), self._trusted)
         except AddressError as exc:
             raise AddressRefused("The client's address cannot be told from X-Forwarded-For.") from exc
         if not is_allowed(client, self._allowed):
             raise AddressRefused(f"The address {client} may not use this service.")
-        return Allowed(raw, client)
+        return client
 
 
 class KeyGate:

@@ -12,6 +12,7 @@ import orjson
 
 from gateway.apis import api_of
 from gateway.deadline import Deadline
+from gateway.disconnect import ClientGone
 from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest, ModelNotFound
 from gateway.stages import Identified, ImagePart, Operation, Parsed
 
@@ -50,15 +51,14 @@ OPERATORS_ONLY = frozenset(
 keeps roles apart, the watermark."""
 STRIPPED = ("cache_salt", "priority", "request_id", "session_id")
 """Set by the gateway or by nobody: a client's value would name another tenant's cache, jump the queue or collide."""
+TEMPLATE = "chat_template_kwargs"
+LOOKED_AT = frozenset({*SILENTLY_IGNORED, *OPERATORS_ONLY, TEMPLATE, *STRIPPED})
+"""A request with none of these, as most are, needs no look at each."""
 STREAMS_USAGE_IF_ASKED = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 """The other APIs' streams always end with their usage."""
 PREDICT_MAX_TOKENS = 512
 INLINE_BYTES = 256 * 1024
 """Larger bodies are put together and parsed in a thread: 4 MiB take 3 to 15 ms, and many arrive in the same moment."""
-
-
-class ClientGone(Exception):
-    """The client left; there is nobody to answer."""
 
 
 class BodyReader:
@@ -79,9 +79,9 @@ class BodyReader:
         raw = identified.allowed.raw
         if raw.operation is Operation.MODELS:
             return Parsed(identified, {}, (), stream=False)
-        chunks = await self._receive(raw)
+        text = await self._receive(raw)
         try:
-            body = await self._loads(chunks)
+            body = orjson.loads(text) if isinstance(text, bytes) else await self._off_loop(text)
         except orjson.JSONDecodeError as exc:
             raise InvalidRequest(f"The body is not valid JSON: {exc}.", code="invalid_json") from exc
         if not isinstance(body, dict):
@@ -100,29 +100,30 @@ class BodyReader:
         hides_usage = bool(stream) and raw.operation in STREAMS_USAGE_IF_ASKED and not asks_for_usage(body)
         return Parsed(identified, body, images, bool(stream), hides_usage)
 
-    async def _loads(self, chunks: list[bytes]) -> object:
-        if sum(map(len, chunks)) <= INLINE_BYTES:
-            return orjson.loads(b"".join(chunks))
+    async def _off_loop(self, chunks: list[bytes]) -> object:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: orjson.loads(b"".join(chunks)))
 
-    async def _receive(self, raw: RawRequest) -> list[bytes]:
+    async def _receive(self, raw: RawRequest) -> bytes | list[bytes]:
+        """The body; a large one in its pieces, as they came."""
         declared = raw.headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._max_bytes:
             raise self._too_large()
         message = await self._next(raw, self._timeout_s)
-        if not message.get("more_body"):
-            return [self._capped(message.get("body", b""))]
-        chunks = [message.get("body", b"")]
-        size = len(chunks[0])
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_s
-        while message.get("more_body"):
-            message = await self._next(raw, deadline - loop.time())
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > self._max_bytes:
-                raise self._too_large()
-        return chunks
+        first: bytes = message.get("body", b"")
+        chunks = [first]
+        size = len(first)
+        if message.get("more_body"):
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + self._timeout_s
+            while message.get("more_body") and size <= self._max_bytes:
+                message = await self._next(raw, deadline - loop.time())
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+        if size > self._max_bytes:
+            raise self._too_large()
+        if size > INLINE_BYTES:
+            return chunks
+        return first if len(chunks) == 1 else b"".join(chunks)
 
     async def _next(self, raw: RawRequest, timeout_s: float) -> dict[str, Any]:
         try:
@@ -133,11 +134,6 @@ class BodyReader:
         if message["type"] == "http.disconnect":
             raise ClientGone
         return message
-
-    def _capped(self, body: bytes) -> bytes:
-        if len(body) > self._max_bytes:
-            raise self._too_large()
-        return body
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_bytes} bytes: send smaller or fewer pictures.")
@@ -184,15 +180,17 @@ def chat_of_predict(body: dict[str, Any]) -> dict[str, Any]:
 
 def check_fields(body: dict[str, Any]) -> None:
     """Refuse the fields that would be ignored or are the operator's; drop those that the gateway sets."""
+    if LOOKED_AT.isdisjoint(body):
+        return
     for name in body.keys() & SILENTLY_IGNORED:
         raise InvalidRequest(
             f"`{name}` is no longer known to vLLM: use `response_format` or `structured_outputs`.", param=name
         )
     for name in body.keys() & OPERATORS_ONLY:
         raise InvalidRequest(f"`{name}` is not open to clients.", param=name)
-    template = body.get("chat_template_kwargs")
+    template = body.get(TEMPLATE)
     if isinstance(template, dict) and "chat_template" in template:
-        param = "chat_template_kwargs.chat_template"
+        param = f"{TEMPLATE}.chat_template"
         raise InvalidRequest(f"`{param}` is not open to clients.", param=param)
     for name in STRIPPED:
         body.pop(name, None)

@@ -109,7 +109,7 @@ def key_of(located: Located, revision: str) -> bytes:
     for picture in located.pictures:
         picture.part.slot.update(picture.part.fields(f"{picture.digest.hex()}@{picture.part.max_pixels}", ""))
     identified = located.parsed.identified
-    head = (KEY_VERSION, identified.allowed.raw.operation.value, revision, identified.key.tenant)
+    head = (KEY_VERSION, identified.allowed.raw.operation, revision, identified.key.tenant)
     name = hashlib.blake2b(_encode(head), digest_size=32)
     name.update(encode(located.parsed.body, sort_keys=True))
     return name.digest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from gateway.metric_kinds import OTHER, Children
+from gateway.metric_kinds import OTHER, Children, Count, Distribution
 from gateway.stages import Operation
 from gateway.telemetry import (
     ERRORS,
@@ -55,15 +55,15 @@ AT_ONCE = (
     ("engine", "engine_refused"),
 )
 
-_requests = Children(REQUESTS)
-_errors = Children(ERRORS)
-_latency = Children(LATENCY)
-_first_token = Children(FIRST_TOKEN)
-_per_token = Children(PER_TOKEN)
-_longest_gap = Children(LONGEST_GAP)
-_tenants = Children(TENANT_REQUESTS)
-_images = Children(TENANT_IMAGES)
-_tokens = Children(TOKENS)
+_requests = Children(REQUESTS, Count)
+_errors = Children(ERRORS, Count)
+_latency = Children(LATENCY, Distribution)
+_first_token = Children(FIRST_TOKEN, Distribution)
+_per_token = Children(PER_TOKEN, Distribution)
+_longest_gap = Children(LONGEST_GAP, Distribution)
+_tenants = Children(TENANT_REQUESTS, Count)
+_images = Children(TENANT_IMAGES, Count)
+_tokens = Children(TOKENS, Count)
 for _operation in GEN_AI_OPERATIONS:
     for _fault in AT_ONCE:
         _errors[(_operation.value, *_fault)].inc(0)
@@ -79,7 +79,7 @@ def count_request(
     elapsed_s: float,
 ) -> None:
     """Count a request that is over; `status` is what the client was told, and `operation` None for an unknown path."""
-    name = operation.value if operation else "other"
+    name = operation or "other"
     outcome, error_type = "ok", ""
     if error is not None:
         outcome, error_type = error.fault_of, error.cause

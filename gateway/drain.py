@@ -13,13 +13,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import FrameType
 
     Message = dict[str, Any]
     Scope = dict[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
+    Receive = Callable[[], Coroutine[Any, Any, Message]]
+    Send = Callable[[Message], Coroutine[Any, Any, None]]
     Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSE = (b"connection", b"close")
@@ -79,7 +79,7 @@ class ClosingConnections:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
 
-        def closing(message: Message) -> Awaitable[None]:
+        def closing(message: Message) -> Coroutine[Any, Any, None]:
             if self._drain.begun and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), CLOSE]
             return send(message)

@@ -8,22 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from msgspec.structs import replace
+
 from gateway.errors import GatewayError, InternalError
-from gateway.telemetry import JOINED
+from gateway.telemetry import REQUESTS_JOINED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from gateway.stages import Reply
+    from gateway.streams import Pause, Sink
 
     Start = Callable[[], Awaitable[Reply]]
     Keep = Callable[[bytes, Reply, bytes], Awaitable[None]]
 
 
 log = logging.getLogger(__name__)
+
+
+class _Live:
+    """A reader that has got all there is, and takes the next piece as it comes."""
+
+    __slots__ = ("at", "sink", "stopped")
+
+    def __init__(self, at: int, sink: Sink) -> None:
+        self.at = at
+        """How many pieces it has got."""
+        self.sink = sink
+        self.stopped: asyncio.Future[Pause | None] = asyncio.get_running_loop().create_future()
 
 
 class Flight:
@@ -38,6 +52,7 @@ class Flight:
         self._complete = False
         self._readers = 0
         self._waiting: list[asyncio.Future[None]] = []
+        self._live: list[_Live] = []
 
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -59,12 +74,29 @@ class Flight:
     def add(self, chunk: bytes) -> None:
         """Another piece of a stream is here."""
         self._chunks.append(chunk)
-        self._tell()
+        for reader in self._live[:]:
+            if reader.stopped.done():  # It has just left.
+                continue
+            reader.at += 1
+            try:
+                pause = reader.sink(chunk)
+            except Exception as exc:  # noqa: BLE001 - goes to that reader alone
+                reader.stopped.set_exception(exc)
+            else:
+                if pause is None:
+                    continue
+                reader.stopped.set_result(pause)
+            # It reads up again once it can take more.
+            self._live.remove(reader)
 
     def complete(self) -> None:
         """All of it is here."""
         self._complete = True
         self._tell()
+        live, self._live = self._live, []
+        for reader in live:
+            if not reader.stopped.done():
+                reader.stopped.set_result(None)
 
     def fail(self, error: GatewayError) -> None:
         """There will be no answer; every reader is told so."""
@@ -85,16 +117,27 @@ class Flight:
         assert self._reply is not None  # noqa: S101 - the loop above
         return self._reply
 
-    async def read(self) -> AsyncIterator[bytes]:
-        """The body from its first byte."""
+    async def pour(self, sink: Sink) -> None:
+        """See Stream: the body from its first byte."""
         at = 0
         while True:
             while at < len(self._chunks):
-                yield self._chunks[at]
+                pause = sink(self._chunks[at])
                 at += 1
+                if pause is not None:
+                    await pause
             if self._complete:
                 return
-            await self._news()
+            reader = _Live(at, sink)
+            self._live.append(reader)
+            try:
+                pause = await reader.stopped
+            finally:
+                if reader in self._live:
+                    self._live.remove(reader)
+            at = reader.at
+            if pause is not None:
+                await pause
 
     def enter(self) -> None:
         """Count a reader."""
@@ -122,7 +165,7 @@ class Flights:
             flight = self._under_way[key] = Flight()
             flight.task = asyncio.get_running_loop().create_task(self._run(key, flight, start))
         else:
-            JOINED.inc()
+            REQUESTS_JOINED.inc()
         flight.enter()
         cache: Literal["hit", "miss"] = "hit" if joined else "miss"
         try:
@@ -133,7 +176,7 @@ class Flights:
         if isinstance(reply.body, bytes):
             self._leave(key, flight)
             return replace(reply, cache=cache, release=nothing)
-        return replace(reply, body=flight.read(), cache=cache, release=lambda: self._leave(key, flight))
+        return replace(reply, body=flight, cache=cache, release=lambda: self._leave(key, flight))
 
     def _leave(self, key: bytes, flight: Flight) -> None:
         if flight.leave() and flight.task is not None:
@@ -150,8 +193,7 @@ class Flights:
             try:
                 flight.land(reply)
                 if not isinstance(reply.body, bytes):
-                    async for chunk in reply.body:
-                        flight.add(chunk)
+                    await reply.body.pour(flight.add)
             finally:
                 reply.release()
             flight.complete()

@@ -8,8 +8,9 @@ later (never early, at most a second late). A key costs the same memory whatever
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ DAY_S = 86_400
 CONCURRENCY_WAIT_MS = 1_000
 """Nobody knows when a request under way will end: a guess that keeps clients from asking all the time."""
 _FIRST_SWEEP = 1_024
+NO_WAIT = (0, 0, 0, 0)
+"""Every limit has room."""
 
 Dimension = Literal["requests", "tokens", "concurrency", "daily_tokens"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
@@ -29,8 +32,7 @@ class LimitStoreError(Exception):
     """The limits could not be asked. The text holds no password."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What a key may take; each at least 1, or None for no limit."""
 
     requests_per_minute: int | None = None
@@ -54,8 +56,7 @@ class Limits:
         return not (self.tokens_per_minute is self.concurrent_requests is self.tokens_per_day is None)
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
+class Meter(msgspec.Struct, frozen=True):
     """How far a limit by the minute is used."""
 
     limit: int
@@ -69,8 +70,7 @@ class Meter:
         return None if limit is None else cls(limit, max(0, limit - used), reset_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True):
     """Where a request was booked, to correct it by when it ends."""
 
     key_id: str
@@ -83,8 +83,7 @@ class Charge:
     epoch: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What a store says to a request."""
 
     refused_by: Dimension | None
@@ -201,9 +200,14 @@ class _Book:
     def admit(self, key_id: str, limits: Limits, tokens: int, now_s: float) -> Verdict:
         now_ms = self._turn(now_s)
         waits = self._waits(limits, tokens, now_ms)
-        wait_ms = max(waits)
-        refused_by = DIMENSIONS[waits.index(wait_ms)] if wait_ms else None
-        charge = None if refused_by else self._take(key_id, limits, tokens)
+        refused_by: Dimension | None = None
+        charge: Charge | None = None
+        wait_ms = 0
+        if waits == NO_WAIT:
+            charge = self._take(key_id, limits, tokens)
+        else:
+            wait_ms = max(waits)
+            refused_by = DIMENSIONS[waits.index(wait_ms)]
         return Verdict(
             refused_by,
             wait_ms,
@@ -257,6 +261,8 @@ class _Book:
     def _turn(self, now_s: float) -> int:
         """Bring the rings and the day to this second; gives the time in ms, which never runs back."""
         second = int(now_s)
+        if second == self.head:  # Mostly it is; and the day is that of the head.
+            return int(now_s * 1000)
         steps = second - self.head
         if abs(steps) > SLOTS:  # A clock far off starts the rings anew; one a little back stands still.
             self.head, steps = second - SLOTS, SLOTS

@@ -123,17 +123,19 @@ class Limiter:
 
 
 def _check_size(limits: Limits, tokens: int) -> None:
-    caps: tuple[tuple[Dimension, int | None, str], ...] = (
-        ("tokens", limits.tokens_per_minute, "minute"),
-        ("daily_tokens", limits.tokens_per_day, "day"),
+    a_minute, a_day = limits.tokens_per_minute, limits.tokens_per_day
+    if a_minute is not None and tokens > a_minute:
+        raise _too_large("tokens", tokens, a_minute, "minute")
+    if a_day is not None and tokens > a_day:
+        raise _too_large("daily_tokens", tokens, a_day, "day")
+
+
+def _too_large(which: Dimension, tokens: int, limit: int, unit: str) -> RequestTooLarge:
+    return RequestTooLarge(
+        which,
+        f"This request asks for up to {tokens} tokens, and the key may use {limit} a {unit}: "
+        "set a lower `max_tokens`, or send less text or fewer pictures.",
     )
-    for which, limit, unit in caps:
-        if limit is not None and tokens > limit:
-            raise RequestTooLarge(
-                which,
-                f"This request asks for up to {tokens} tokens, and the key may use {limit} a {unit}: "
-                "set a lower `max_tokens`, or send less text or fewer pictures.",
-            )
 
 
 def _refusal(which: Dimension, verdict: Verdict, limits: Limits, tokens: int) -> LimitExceeded:

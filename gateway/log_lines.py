@@ -34,10 +34,15 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exc_info"] = self.formatException(record.exc_info)
-        try:
-            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:  # A lone surrogate, or an integer beyond 64 bits: orjson writes neither.
-            return orjson.dumps({name: ascii(value) for name, value in line.items()}).decode()
+        return as_json(line)
+
+
+def as_json(line: dict[str, Any]) -> str:
+    """The line's text; whatever is in it, there is one."""
+    try:
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # A lone surrogate, or an integer beyond 64 bits: orjson writes neither.
+        return orjson.dumps({name: ascii(value) for name, value in line.items()}).decode()
 
 
 class BatchHandler(logging.StreamHandler[TextIO]):
@@ -60,6 +65,18 @@ class BatchHandler(logging.StreamHandler[TextIO]):
                 self._write_later()
         except Exception:  # noqa: BLE001 - as every handler: a line that cannot be written must not fail a request
             self.handleError(record)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Take a line of no hurry that is put together already; `level` and the others must be in it."""
+        self.acquire()
+        try:
+            self._lines.append(as_json(line))
+            if len(self._lines) >= MAX_HELD_LINES:
+                self.flush()
+            else:
+                self._write_later()
+        finally:
+            self.release()
 
     def _write_later(self) -> None:
         try:

@@ -5,15 +5,16 @@ Kept answers are free: they come before this step. A follower of an answer under
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.apis import api_of
 from gateway.apis.answers import usage_of_answer
 from gateway.counting import count_tokens
 from gateway.limits import Limiter, Limits
 from gateway.pricing import image_tokens, price
-from gateway.sse import watched
+from gateway.sse import Watched
 
 if TYPE_CHECKING:
     from gateway.apis.answers import Usage
@@ -33,11 +34,13 @@ class Metering:
         self._defaults = defaults
         self._default_output_tokens = default_output_tokens
         self._max_output_tokens = max_output_tokens
+        self._limits: dict[str, tuple[Key, Limits]] = {}
+        """By the key's id: as many as there ever were keys."""
 
     async def charge(self, keyed: Keyed) -> Grant:
         """Take the request's price from its key's limits. Raises LimitExceeded; to be released when it is over."""
         key = keyed.located.parsed.identified.key
-        limits = limits_of(key).or_else(self._defaults)
+        limits = self._limits_of(key)
         tokens = 0
         if limits.tokens_per_minute or limits.tokens_per_day:
             tokens = price(
@@ -46,6 +49,12 @@ class Metering:
                 max_output_tokens=self._max_output_tokens,
             ).total
         return await self._limiter.admit(key.id, limits, tokens)
+
+    def _limits_of(self, key: Key) -> Limits:
+        known = self._limits.get(key.id)
+        if known is None or known[0] is not key:  # A key file that was read anew holds keys of its own.
+            known = self._limits[key.id] = key, limits_of(key).or_else(self._defaults)
+        return known[1]
 
     def settled(self, keyed: Keyed, reply: Reply, grant: Grant) -> Reply:
         """The reply, whose end settles and releases the grant and counts the tokens.
@@ -56,8 +65,9 @@ class Metering:
         raw = parsed.identified.allowed.raw
 
         def settle(usage: Usage) -> None:
-            raw.timer.facts |= {"prompt_tokens": usage.prompt, "completion_tokens": usage.output}
-            grant.settle(usage.total)
+            raw.timer.facts["prompt_tokens"] = usage.prompt
+            raw.timer.facts["completion_tokens"] = usage.output
+            grant.settle(usage.prompt + usage.output)
             sizes = [image_tokens(p.info.width, p.info.height, p.part.max_pixels) for p in keyed.located.pictures]
             count_tokens(
                 parsed.identified.key.tenant,
@@ -77,7 +87,7 @@ class Metering:
             reply.release()
             grant.release()
 
-        body = watched(reply.body, api_of(raw.operation), settle, hides_usage=parsed.hides_usage)
+        body = Watched(reply.body, api_of(raw.operation), settle, hides_usage=parsed.hides_usage)
         return replace(reply, headers=grant.headers(), body=body, release=release)
 
     async def aclose(self) -> None:

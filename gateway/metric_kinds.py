@@ -1,31 +1,155 @@
-"""What prometheus_client lacks for a hot path: children found by a dict, and a label whose values are bounded."""
+"""What prometheus_client lacks for a hot path: counts that cost an addition, and a label whose values are bounded.
+
+A tally is a metric's child as the event loop sees it: plain numbers that only the loop changes, so no lock is needed.
+`publish` brings what has been added since to prometheus_client, in this process's registry or in the files that several
+workers share. That happens before each look at the registry and once a second (`sampling.py`), so a worker that is
+killed takes its last second of counts with it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+import threading
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakSet
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from prometheus_client.metrics import MetricWrapperBase
+    from prometheus_client import Metric
 
-M = TypeVar("M", bound="MetricWrapperBase")
+T = TypeVar("T", bound="Tally")
 
 OTHER = "other"
 """The label of everything beyond the bound."""
 
+_tallies: WeakSet[Tally] = WeakSet()
+_publishing = threading.Lock()
+"""A scrape comes in a thread of its own."""
 
-class Children(dict[tuple[str, ...], M], Generic[M]):
-    """A metric's children by their label values. A known one costs one dict lookup, and no lock as `labels()` does."""
 
-    def __init__(self, metric: M) -> None:
-        """Empty; children are made when first asked for."""
+class Tally:
+    """Something to be published for as long as it exists."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self) -> None:
+        """From now on it is published."""
+        with _publishing:
+            _tallies.add(self)
+
+    def publish(self) -> None:
+        """Bring prometheus_client up to date."""
+        raise NotImplementedError
+
+
+class Count(Tally):
+    """A counter."""
+
+    __slots__ = ("_child", "_told", "value")
+
+    def __init__(self, child: Counter) -> None:
+        """`child` is the counter, or its child with its labels."""
+        self.value = 0
+        self._told = 0
+        self._child = child
+        super().__init__()
+
+    def inc(self, amount: int = 1) -> None:
+        """Add."""
+        self.value += amount
+
+    def publish(self) -> None:
+        """See Tally."""
+        if more := self.value - self._told:
+            self._told += more
+            self._child.inc(more)
+
+
+class Level(Tally):
+    """A gauge that goes up and down by one."""
+
+    __slots__ = ("_child", "value")
+
+    def __init__(self, child: Gauge) -> None:
+        """`child` is the gauge, or its child with its labels."""
+        self.value = 0
+        self._child = child
+        super().__init__()
+
+    def publish(self) -> None:
+        """See Tally."""
+        self._child.set(self.value)
+
+
+class Distribution(Tally):
+    """A histogram."""
+
+    __slots__ = ("_bounds", "_child", "_counts", "_sum", "_told", "_told_sum")
+
+    def __init__(self, child: Histogram) -> None:
+        """`child` is the histogram, or its child with its labels."""
+        self._child = child
+        self._bounds: list[float] = child._upper_bounds  # noqa: SLF001 - no public name; the last one is +Inf
+        self._counts = [0] * len(self._bounds)
+        self._told = [0] * len(self._bounds)
+        self._sum = self._told_sum = 0.0
+        super().__init__()
+
+    def observe(self, amount: float) -> None:
+        """Count an observation, in the metric's unit."""
+        self._counts[bisect_left(self._bounds, amount)] += 1
+        self._sum += amount
+
+    def publish(self) -> None:
+        """See Tally."""
+        child: Any = self._child  # Nothing public adds several observations at once.
+        for i, (count, told) in enumerate(zip(self._counts, self._told, strict=True)):
+            if count != told:
+                self._told[i] = count
+                child._buckets[i].inc(count - told)  # noqa: SLF001
+        if (total := self._sum) != self._told_sum:
+            child._sum.inc(total - self._told_sum)  # noqa: SLF001
+            self._told_sum = total
+
+
+class Children(dict[tuple[str, ...], T], Generic[T]):
+    """A metric's tallies by their label values. A known one costs one dict lookup, and no lock as `labels()` does."""
+
+    def __init__(self, metric: Counter | Histogram, kind: Callable[[Any], T]) -> None:
+        """Empty; children, tallies of the `kind` that suits the metric, are made when first asked for."""
         super().__init__()
         self._metric = metric
+        self._kind = kind
 
-    def __missing__(self, values: tuple[str, ...]) -> M:
-        child = self[values] = self._metric.labels(*values)
+    def __missing__(self, values: tuple[str, ...]) -> T:
+        child = self[values] = self._kind(self._metric.labels(*values))
         return child
+
+
+def publish() -> None:
+    """Bring everything that was tallied to prometheus_client; from any thread."""
+    with _publishing:
+        for tally in _tallies:
+            tally.publish()
+
+
+class _PublishedFirst:
+    """Of all that the registry collects the first, as this module is imported before any metric is made."""
+
+    def describe(self) -> Iterable[Metric]:
+        """No metric of its own."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing; what comes after it is up to date."""
+        publish()
+        return ()
+
+
+REGISTRY.register(_PublishedFirst())
 
 
 class BoundedLabel:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.metering import Metering
     from gateway.prepare import ImageStep
     from gateway.stages import Keyed, Parsed, RawRequest, Reply
+    from gateway.telemetry import StepTimer
     from gateway.tracing import Tracing
     from gateway.upstream.dispatch import Upstream
 
@@ -52,46 +53,50 @@ class Pipeline:
 
     async def read(self, raw: RawRequest) -> Parsed:
         """Who calls and what they ask; the body stays unread until the caller is known."""
-        with raw.timer.step("auth"):
-            identified = self.keys.identify(self.address.admit(raw))
-        with raw.timer.step("body"):
-            return await self.body.read(identified)
+        raw.timer.enter("auth")
+        identified = self.keys.identify(self.address.admit(raw))
+        raw.timer.enter("body")
+        return await self.body.read(identified)
 
     async def answer(self, parsed: Parsed) -> Reply:
         """What the caller gets. Cheap steps come first: a kept answer costs no decoding and no engine."""
         timer = parsed.identified.allowed.raw.timer
-        with timer.step("fetch"):
-            located = await self.images.locate(parsed)
+        timer.enter("fetch")
+        located = await self.images.locate(parsed)
         timer.facts["images"] = [picture.digest.hex() for picture in located.pictures]
-        with timer.step("cache"):
-            keyed = self.cache.key(located)
-            if hit := await self.cache.find(keyed):
-                return hit
+        timer.enter("cache")
+        keyed = self.cache.key(located)
+        hit = await self.cache.find(keyed)
+        timer.leave()
+        if hit is not None:
+            return hit
         if keyed.cache_key is None:
             return await self._ask(keyed)
         return await self.flights.join(keyed.cache_key, lambda: self._ask(keyed))
 
     async def _ask(self, keyed: Keyed) -> Reply:
-        with keyed.located.parsed.identified.allowed.raw.timer.step("limits"):
-            grant = await self.metering.charge(keyed)
+        timer = keyed.located.parsed.identified.allowed.raw.timer
+        timer.enter("limits")
+        grant = await self.metering.charge(keyed)
         try:
-            return self.metering.settled(keyed, await self._engine(keyed), grant)
+            reply = await self._engine(keyed, timer)
+            timer.leave()
+            return self.metering.settled(keyed, reply, grant)
         except BaseException:
             # No engine has answered: nothing was taken.
             grant.settle(0)
             grant.release()
             raise
 
-    async def _engine(self, keyed: Keyed) -> Reply:
-        timer = keyed.located.parsed.identified.allowed.raw.timer
-        with timer.step("decode"):
-            prepared = await self.images.shrink(keyed)
+    async def _engine(self, keyed: Keyed, timer: StepTimer) -> Reply:
+        timer.enter("decode")
+        prepared = await self.images.shrink(keyed)
         for last in (False, True):
-            with timer.step("queue"):
-                scheduled = await self.admission.schedule(prepared)
+            timer.enter("queue")
+            scheduled = await self.admission.schedule(prepared)
+            timer.enter("engine")
             try:
-                with timer.step("engine"):
-                    return await self.upstream.send(scheduled)
+                return await self.upstream.send(scheduled)
             except EngineUnavailable:
                 # The engines went away together. Where requests are held for them, this one queues once more.
                 if last or not self.admission.holds:

@@ -73,6 +73,8 @@ class ImageStep:
 
     async def locate(self, parsed: Parsed) -> Located:
         """Fetch or unpack every picture, check its header, name it. Raises InvalidRequest that names the part."""
+        if not parsed.images:
+            return Located(parsed, ())
         # All are fetched at once and nobody knows their sizes beforehand: each gets an equal share of what is allowed.
         fetched = sum(not is_data(part.url) for part in parsed.images)
         share_bytes = min(self._max_bytes, self._max_request_bytes // max(1, fetched))
@@ -112,13 +114,17 @@ class ImageStep:
         """Bring every picture to its pixel budget and write the engine's request."""
         located = keyed.located
         tenant = located.parsed.identified.key.tenant
+        if located.pictures:
+            await self._inline_all(located, tenant)
+        return Prepared(keyed, engine_body(located.parsed, tenant_salt(self._secret, tenant)))
+
+    async def _inline_all(self, located: Located, tenant: str) -> None:
         inlined = await together([self._inline(picture, tenant) for picture in located.pictures])
         if encode_s := max((one[2] for one in inlined), default=0.0):
             # Pictures of a request are worked on at once: the longest is what the caller waited for.
             located.parsed.identified.allowed.raw.timer.part("encode", encode_s)
         for picture, (url, uuid, _) in zip(located.pictures, inlined, strict=True):
             picture.part.slot.update(picture.part.fields(url, uuid))
-        return Prepared(keyed, engine_body(located.parsed, tenant_salt(self._secret, tenant)))
 
     async def _inline(self, picture: Picture, tenant: str) -> tuple[str, str, float]:
         """The picture's data URL, its name for the engine, and the seconds that encoding took."""

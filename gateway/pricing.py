@@ -8,15 +8,17 @@ refusal by one request and gives nothing away.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 from gateway.images import target_size
 from gateway.stages import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from gateway.stages import Located, Parsed
 
 GRID = 32
@@ -42,8 +44,7 @@ _DIGITS = bytes(range(0x30, 0x3A))
 _MARKS = bytes(byte for byte in range(0x21, 0x7F) if not chr(byte).isalnum())
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(msgspec.Struct, frozen=True):
     """Tokens, each part at what it may cost at most by estimate."""
 
     text: int
@@ -71,11 +72,10 @@ def price(
     operation = located.parsed.identified.allowed.raw.operation
     if operation is Operation.MODELS:
         return Price(0, 0, 0)
-    images = sum(
-        image_tokens(picture.info.width, picture.info.height, picture.part.max_pixels, min_image_pixels)
-        + IMAGE_FRAME_TOKENS
-        for picture in located.pictures
-    )
+    images = 0
+    for picture in located.pictures:
+        size = picture.info
+        images += image_tokens(size.width, size.height, picture.part.max_pixels, min_image_pixels) + IMAGE_FRAME_TOKENS
     output = output_tokens(located.parsed, default_output_tokens, max_output_tokens)
     return Price(prompt_text_tokens(located.parsed.body), images, output)
 
@@ -110,28 +110,24 @@ def text_tokens(text: str) -> int:
 def prompt_text_tokens(body: dict[str, Any]) -> int:
     """Estimate the tokens of everything but pictures that the engine reads: messages, tools, schemas, prompts."""
     total = 0
-    for name in ("messages", "input"):
-        if isinstance(messages := body.get(name), list):
-            total += REPLY_TOKENS + sum(_message_tokens(message) for message in messages)
-        elif isinstance(messages, str):
-            total += REPLY_TOKENS + MESSAGE_TOKENS + text_tokens(messages)
-    for name in ("instructions", "system"):
-        if body.get(name):
-            total += MESSAGE_TOKENS + _text_within(body[name])
-    for name in ("tools", "functions", "response_format", "structured_outputs", "text", "output_config"):
-        if body.get(name):
-            total += _json_tokens(body[name])
-    return total + sum(_prompt_tokens(prompt) for prompt in _prompts(body))
+    for name, value in body.items():
+        tokens_of = READ_BY_ENGINES.get(name)
+        if tokens_of is not None and value:
+            total += tokens_of(value)
+    return total
 
 
 def output_tokens(parsed: Parsed, default_tokens: int, max_tokens: int) -> int:
     """Tokens of the longest answer: what the API calls its maximum, for each of `n` answers to each prompt."""
     body = parsed.body
     completions = parsed.identified.allowed.raw.operation is Operation.COMPLETIONS
-    asked = next(filter(None, (_count(body.get(name)) for name in MAXIMA)), 0)
+    asked = 0
+    for name in MAXIMA:
+        asked = asked or (_count(body[name]) if name in body else 0)
     each = min(asked or (COMPLETIONS_MAX_TOKENS if completions else default_tokens), max_tokens)
-    answers = max(_count(body.get("n")), _count(body.get("best_of")), 1)
-    return each * answers * max(1, len(_prompts(body)))
+    if "n" in body or "best_of" in body:
+        each *= max(_count(body.get("n")), _count(body.get("best_of")), 1)
+    return each * max(1, len(_prompts(body["prompt"]))) if "prompt" in body else each
 
 
 def _count(value: object) -> int:
@@ -174,9 +170,25 @@ def _json_tokens(value: object) -> int:
         return 0
 
 
-def _prompts(body: dict[str, Any]) -> list[Any]:
+def _turns_tokens(turns: object) -> int:
+    if isinstance(turns, list):
+        total = REPLY_TOKENS
+        for message in turns:
+            total += _message_tokens(message)
+        return total
+    return REPLY_TOKENS + MESSAGE_TOKENS + text_tokens(turns) if isinstance(turns, str) else 0
+
+
+def _instruction_tokens(value: object) -> int:
+    return MESSAGE_TOKENS + _text_within(value)
+
+
+def _prompts_tokens(prompt: object) -> int:
+    return sum(map(_prompt_tokens, _prompts(prompt)))
+
+
+def _prompts(prompt: object) -> list[Any]:
     """The prompts of /v1/completions, each a text or a list of token ids."""
-    prompt = body.get("prompt")
     if not isinstance(prompt, list):
         return [] if prompt is None else [prompt]
     return [prompt] if prompt and isinstance(prompt[0], int) else prompt
@@ -186,3 +198,19 @@ def _prompt_tokens(prompt: object) -> int:
     if isinstance(prompt, str):
         return text_tokens(prompt)
     return len(prompt) if isinstance(prompt, list) else 0
+
+
+READ_BY_ENGINES: Mapping[str, Callable[[object], int]] = {
+    "messages": _turns_tokens,
+    "input": _turns_tokens,
+    "instructions": _instruction_tokens,
+    "system": _instruction_tokens,
+    "prompt": _prompts_tokens,
+    "tools": _json_tokens,
+    "functions": _json_tokens,
+    "response_format": _json_tokens,
+    "structured_outputs": _json_tokens,
+    "text": _json_tokens,
+    "output_config": _json_tokens,
+}
+"""The fields that become tokens, and how many by estimate."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
-from contextlib import aclosing
 from datetime import UTC, datetime
+from os import urandom
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from gateway.apis import api_of, api_of_path
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
-from gateway.body import ClientGone
 from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
+from gateway.disconnect import CancelledWhenGone, ClientGone
+from gateway.drain import CLOSE
 from gateway.errors import (
     EngineMisbehaved,
     GatewayError,
@@ -28,22 +28,26 @@ from gateway.errors import (
     UnknownPath,
 )
 from gateway.stages import EVENT_STREAM, JSON, Operation, RawRequest
-from gateway.telemetry import ACCESS, DISCONNECTS, IN_FLIGHT, StepTimer
+from gateway.streams import started
+from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, StepTimer, log_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
+    from gateway.drain import Drain
     from gateway.pipeline import Pipeline
     from gateway.stages import Message, Parsed, Reply
+    from gateway.streams import Pause, Stream
     from gateway.tracing import Trace
 
     Scope = dict[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
+    Receive = Callable[[], Coroutine[Any, Any, Message]]
+    Send = Callable[[Message], Coroutine[Any, Any, None]]
     Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROUTES = {operation.value: operation for operation in Operation}
 PREFIX = "/v1/"
+NO_HEADERS: Mapping[str, str] = {}
 CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger(__name__)
@@ -52,10 +56,13 @@ log = logging.getLogger(__name__)
 class HotPath:
     """Answers ROUTES and everything below /v1/, and hands the rest to `app`."""
 
-    def __init__(self, app: Asgi, pipeline: Callable[[], Pipeline]) -> None:
-        """`pipeline` is asked for at each request: it exists once the application has started."""
+    pipeline: Pipeline
+    """There once the application has started."""
+
+    def __init__(self, app: Asgi, drain: Drain) -> None:
+        """Once the `drain` has begun, each answer asks for its connection to be closed; `app` sees to its own."""
         self._app = app
-        self._pipeline = pipeline
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
@@ -63,20 +70,26 @@ class HotPath:
         if scope["type"] != "http" or not (path in ROUTES or path.startswith(PREFIX)):
             await self._app(scope, receive, send)
             return
-        await Exchange(scope, receive, send).run(self._pipeline())
+        await Exchange(scope, receive, send, self._drain).run(self.pipeline)
 
 
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI triple."""
+    __slots__ = (
+        "_age_s", "_cache", "_drain", "_error", "_first_byte_s", "_headers", "_id", "_key_id", "_more", "_operation",
+        "_output", "_parsed", "_receive", "_scope", "_send", "_status", "_tenant", "_timer", "_trace",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, drain: Drain) -> None:
+        """The ASGI triple, and whether the process is on its way out."""
+        self._timer = StepTimer()
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._drain = drain
         self._headers = joined(scope["headers"])
-        self._timer = StepTimer()
-        self._id = "req_" + secrets.token_hex(16)
+        self._id = "req_" + urandom(16).hex()
         self._operation = ROUTES.get(scope["path"])
         self._status = 0
         self._error: GatewayError | None = None
@@ -86,13 +99,14 @@ class Exchange:
         self._tenant: str | None = None
         self._key_id: str | None = None
         self._parsed: Parsed | None = None
-        self._output: bytearray | None = None
+        self._output: bytes | bytearray | None = None
+        """The answer so far for the audit; None when it is not to be recorded."""
         self._trace: Trace | None = None
         self._first_byte_s = 0.0
 
     async def run(self, pipeline: Pipeline) -> None:
         """Answer, count and log; never raises for what a client or an engine does."""
-        IN_FLIGHT.inc()
+        REQUESTS_UNDER_WAY.value += 1
         if pipeline.tracing is not None:
             self._trace = pipeline.tracing.begin(self._operation, self._headers)
         try:
@@ -110,7 +124,7 @@ class Exchange:
             log.exception("request failed", extra={"request_id": self._id})
             await self._fail(InternalError(f"Something broke here; tell the operator the request id {self._id}."))
         finally:
-            IN_FLIGHT.dec()
+            REQUESTS_UNDER_WAY.value -= 1
             facts = self._record()
             if pipeline.audit is not None and self._output is not None and self._parsed is not None:
                 pipeline.audit.submit(self._happening(self._parsed, facts))
@@ -121,8 +135,8 @@ class Exchange:
         parsed = await pipeline.read(self._raw())
         key = parsed.identified.key
         self._tenant, self._key_id, self._parsed = key.tenant, key.id, parsed
-        if pipeline.audit is not None and parsed.identified.allowed.raw.operation is not Operation.MODELS:
-            self._output = bytearray()
+        if pipeline.audit is not None and self._operation is not Operation.MODELS:
+            self._output = b""
         with CancelledWhenGone(self._receive):
             reply = await pipeline.answer(parsed)
             try:
@@ -131,43 +145,46 @@ class Exchange:
                     count_first_token(self._operation, reply.cache, self._timer.elapsed_s())
                 if isinstance(reply.body, bytes):
                     self._capture(reply.body)
-                    await self._send_whole(200, self._rendered(parsed, reply.body), reply.content_type)
+                    await self._send_whole(200, self._rendered(reply.body), reply.content_type)
                 else:
                     await self._send_stream(reply, reply.body)
             finally:
                 reply.release()
 
     def _raw(self) -> RawRequest:
-        if self._operation is None:
+        operation = self._operation
+        if operation is None:
             raise UnknownPath(f"There is no {self._scope['path'][:100]} here; see /docs for what there is.")
-        expected = "GET" if self._operation is Operation.MODELS else "POST"
+        expected = "GET" if operation is Operation.MODELS else "POST"
         if self._scope["method"] != expected:
-            raise MethodNotAllowed(f"Use {expected} for {self._operation.value}.")
+            raise MethodNotAllowed(f"Use {expected} for {operation.value}.")
         client = self._scope.get("client")
         peer = client[0] if client else ""
-        trace_headers = self._trace.headers if self._trace else {}
-        return RawRequest(self._id, self._operation, self._headers, peer, self._receive, self._timer, trace_headers)
+        trace_headers = self._trace.headers if self._trace else NO_HEADERS
+        return RawRequest(self._id, operation, self._headers, peer, self._receive, self._timer, trace_headers)
 
-    def _rendered(self, parsed: Parsed, body: bytes) -> bytes:
-        if parsed.identified.allowed.raw.operation is not Operation.PREDICT:
+    def _rendered(self, body: bytes) -> bytes:
+        if self._operation is not Operation.PREDICT:
             return body
         return predict_of_chat(body, self._timer.elapsed_s())
 
     async def _send_whole(
-        self, status: int, body: bytes, content_type: bytes, more: list[tuple[bytes, bytes]] | None = None
+        self, status: int, body: bytes, content_type: bytes, more: Iterable[tuple[bytes, bytes]] = ()
     ) -> None:
-        await self._start(status, content_type, [(b"content-length", b"%d" % len(body)), *(more or [])])
+        await self._start(status, content_type, [(b"content-length", b"%d" % len(body)), *more])
         await self._send({"type": "http.response.body", "body": body})
 
-    async def _send_stream(self, reply: Reply, chunks: AsyncIterator[bytes]) -> None:
+    async def _send_stream(self, reply: Reply, stream: Stream) -> None:
         # Proxies in between must not hold events back either.
         await self._start(200, reply.content_type, [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
         pace = StreamPace(self._operation)
-        async with aclosing(chunks):  # type: ignore[type-var]  # always a generator
-            async for chunk in chunks:
-                pace.add(chunk)
-                self._capture(chunk)
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+        def forward(chunk: bytes) -> Pause | None:
+            pace.add(chunk)
+            self._capture(chunk)
+            return started(self._send({"type": "http.response.body", "body": chunk, "more_body": True}))
+
+        await stream.pour(forward)
         await self._send({"type": "http.response.body", "body": b""})
         if reply.cache != "hit":  # A kept answer's pace says nothing of an engine.
             pace.end()
@@ -184,10 +201,13 @@ class Exchange:
         ]
         if self._age_s is not None:
             headers.append((b"age", b"%d" % self._age_s))
+        if self._drain.begun:
+            headers.append(CLOSE)
         self._first_byte_s = self._timer.elapsed_s()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _fail(self, error: GatewayError) -> None:
+        self._timer.leave()
         self._error = error
         if self._status:  # The status has gone out: all that is left is to say so in the stream.
             event = api_of(self._operation).error_event(error, b"")
@@ -201,28 +221,35 @@ class Exchange:
         if error.status == 408:  # noqa: PLR2004 - the only one where the client has stopped sending
             # Elsewhere uvicorn reads on and drops the rest of the body: a client that is cut off while it still sends
             # sees a broken connection and never the reason.
-            more.append((b"connection", b"close"))
+            more.append(CLOSE)
         await self._send_whole(error.status, api_of_path(self._scope["path"]).error_body(error), JSON, more)
 
     def _gone(self) -> None:
+        self._timer.leave()
         self._status = CLIENT_CLOSED_REQUEST
         DISCONNECTS.labels(self._operation.value if self._operation else "other").inc()
 
     def _capture(self, output: bytes) -> None:
-        if self._output is not None and len(self._output) < MAX_OUTPUT_BYTES:
+        if self._output is None:
+            return
+        if not self._output:
+            self._output = output  # A whole answer, which need not be copied, or the first piece.
+        elif len(self._output) < MAX_OUTPUT_BYTES:
+            if isinstance(self._output, bytes):
+                self._output = bytearray(self._output)
             self._output += output
 
     def _happening(self, parsed: Parsed, facts: dict[str, Any]) -> Happening:
         body = parsed.body
         return Happening(
-            {"time": datetime.now(UTC).isoformat(), **facts, "model": body.get("model")},
+            {"time": datetime.now(UTC), **facts, "model": body.get("model")},
             without_pictures(prompt_of(body), self._timer.facts.get("images", ())),
-            bytes(self._output or b""),
+            self._output or b"",
         )
 
     def _record(self) -> dict[str, Any]:
-        elapsed = self._timer.elapsed_s()
-        operation = self._operation.value if self._operation else "other"
+        timer = self._timer
+        elapsed = timer.elapsed_s()
         count_request(
             self._operation,
             status=self._status,
@@ -234,55 +261,19 @@ class Exchange:
         given = self._headers.get(b"x-request-id", b"")
         facts = {
             "request_id": self._id,
-            "client_request_id": given.decode() if CLIENT_REQUEST_ID.fullmatch(given) else None,
-            "operation": operation,
+            "client_request_id": given.decode() if given and CLIENT_REQUEST_ID.fullmatch(given) else None,
+            "operation": self._operation or "other",
             "status": self._status,
             "error": self._error.cause if self._error else None,
             "tenant": self._tenant,
             "key_id": self._key_id,
             "cache": self._cache,
             "duration_ms": round(elapsed * 1000, 2),
-            "steps_ms": {name: round(spent * 1000, 2) for name, spent in self._timer.steps},
-            **self._timer.facts,
+            "steps_ms": {name: round(spent * 1000, 2) for name, _, spent in timer.steps},
+            **timer.facts,
         }
-        ACCESS.info("request", extra=facts)
+        log_request(facts)
         return facts
-
-
-class CancelledWhenGone:
-    """A `with` block that is cancelled when the client disconnects, and then raises ClientGone.
-
-    The cancellation reaches the engine's connection, which closes, and vLLM stops generating.
-    """
-
-    def __init__(self, receive: Receive) -> None:
-        """`receive` is the ASGI channel, whose body has been read."""
-        self._receive = receive
-        self._gone = False
-        self._watcher: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a request always runs in a task
-        self._task = task
-        # A block that never waits, such as a kept answer's, is over before the watcher would start.
-        self._start = asyncio.get_running_loop().call_soon(self._watch)
-
-    def _watch(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._until_gone())
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        self._task.cancel()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._start.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if kind is asyncio.CancelledError and self._gone and self._task.uncancel() == 0:
-            raise ClientGone from None
 
 
 def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.metric_kinds import publish
 from gateway.telemetry import (
     CACHE_BYTES,
     CACHE_ENTRIES,
@@ -53,6 +54,7 @@ class Sampler:
     async def run(self) -> None:
         """For ever."""
         while True:
+            publish()  # First: who sees a cache full has to see the requests that filled it.
             for sample in self._samples:
                 sample()
             await asyncio.sleep(INTERVAL_S)

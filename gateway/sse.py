@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from gateway.apis import Api
+    from gateway.streams import Pause, Sink, Stream
 
 ERROR_START = b'data: {"error"'
 ROLE = b'"role":"assistant"'
@@ -104,59 +105,80 @@ def _error_of(data: bytes) -> GatewayError:
     return refusal(code if isinstance(code, int) and code in HTTP_ERRORS else 502, data)
 
 
-async def relay(head: bytes, chunks: AsyncIterator[bytes], api: Api) -> AsyncIterator[bytes]:
+class Relay:
     """The stream from `head` on, in whole events; an error event if the engine breaks off or ends before its API's end.
 
     An event that was broken off half-way is left out: no client could read it, and SDKs stumble over it.
     """
-    tail, ended = EVENT_END, False
-    try:
-        async for events in in_events(head, chunks):
-            yield events
-            tail += events
-            for end in api.ends:  # Not any(): this runs for every token.
-                ended = ended or end in tail
-            tail = tail[-TAIL_BYTES:]
-    except GatewayError as exc:
-        error: GatewayError = exc
-    else:
-        if ended:
-            return
-        error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
-    STREAMS_BROKEN.labels(error.cause).inc()
-    yield api.error_event(error, tail)
+
+    def __init__(self, head: bytes, rest: Stream, api: Api) -> None:
+        """`rest` is what comes after `head`, cut anywhere."""
+        self._head = head
+        self._rest = rest
+        self._api = api
+        self._unfinished = b""
+        """Of an event whose end has not come."""
+        self._tail = EVENT_END
+        self._ended = False
+
+    async def pour(self, sink: Sink) -> None:
+        """See Stream. Raises no GatewayError: the client is told in the stream."""
+        try:
+            if (pause := self._take(self._head, sink)) is not None:
+                await pause
+            await self._rest.pour(lambda piece: self._take(piece, sink))
+            if self._unfinished and (pause := self._take(EVENT_END, sink)) is not None:
+                await pause
+        except GatewayError as exc:
+            error: GatewayError = exc
+        else:
+            if self._ended:
+                return
+            error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
+        STREAMS_BROKEN.labels(error.cause).inc()
+        if (pause := sink(self._api.error_event(error, self._tail))) is not None:
+            await pause
+
+    def _take(self, piece: bytes, sink: Sink) -> Pause | None:
+        """Hand over what has come to an end."""
+        if self._unfinished or not piece.endswith(EVENT_END):
+            piece = self._unfinished + piece
+            whole = piece.rfind(EVENT_END) + 1
+            self._unfinished = piece[whole + 1 :] if whole else piece
+            if not whole:
+                return None
+            piece = piece[: whole + 1]
+        tail = self._tail + piece
+        for end in self._api.ends:  # Not any(): this runs for every token.
+            if end in tail:
+                self._ended = True
+        self._tail = tail[-TAIL_BYTES:]
+        return sink(piece)
 
 
-async def in_events(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes cut between events: what has no end yet waits for it."""
-    rest = head
-    if whole := rest.rfind(EVENT_END) + 1:
-        yield rest[: whole + 1]
-        rest = rest[whole + 1 :]
-    async for chunk in chunks:
-        if not rest and chunk.endswith(EVENT_END):
-            yield chunk
-            continue
-        rest += chunk
-        if whole := rest.rfind(EVENT_END) + 1:
-            yield rest[: whole + 1]
-            rest = rest[whole + 1 :]
-    if rest:
-        yield rest + EVENT_END
-
-
-async def watched(
-    events: AsyncIterator[bytes], api: Api, on_usage: Callable[[Usage], None], *, hides_usage: bool
-) -> AsyncIterator[bytes]:
+class Watched:
     """The stream of whole events; tells the usage as soon as it is there, and may keep its event from the client.
 
     Of all events only those with the API's mark are read.
     """
-    async for piece in events:
-        if api.usage_mark not in piece:
-            yield piece
-        elif left := _without_usage(piece, api.usage_mark, on_usage, hides_usage=hides_usage):
-            yield left
+
+    def __init__(self, events: Stream, api: Api, on_usage: Callable[[Usage], None], *, hides_usage: bool) -> None:
+        """`on_usage` is called in the middle of it all: it must not raise."""
+        self._events = events
+        self._mark = api.usage_mark
+        self._on_usage = on_usage
+        self._hides_usage = hides_usage
+
+    async def pour(self, sink: Sink) -> None:
+        """See Stream."""
+        mark = self._mark
+
+        def watch(piece: bytes) -> Pause | None:
+            if mark in piece:
+                piece = _without_usage(piece, mark, self._on_usage, hides_usage=self._hides_usage)
+            return sink(piece) if piece else None
+
+        await self._events.pour(watch)
 
 
 def _without_usage(piece: bytes, mark: bytes, on_usage: Callable[[Usage], None], *, hides_usage: bool) -> bytes:

@@ -177,7 +177,7 @@ class Trace:
         span.set_attributes(self._attributes(facts, body, first_byte_s))
         if facts["status"] >= SERVER_ERRORS:
             self._tracing.failed(span)
-        for (name, spent_s), begun_s in zip(timer.steps, timer.begun, strict=True):
+        for name, begun_s, spent_s in timer.steps:
             engine = timer.facts.get("engine") if name == "engine" else None
             self._tracing.step(span, name, self._began_ns + int(begun_s * NS), int(spent_s * NS), engine)
         span.end()

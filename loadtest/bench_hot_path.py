@@ -28,6 +28,8 @@ from gateway.telemetry import configure_logging
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from gateway.streams import Sink
+
 KEY = "sk-bench"
 PATH = "/v1/chat/completions"
 TOKENS = 64
@@ -52,6 +54,10 @@ class InstantResponse:
     status = 200
     content_type = b"application/json"
 
+    def __init__(self) -> None:
+        """All of it is still to come."""
+        self._events = iter((*[EVENT] * TOKENS, b"data: [DONE]\n\n"))
+
     async def read(self) -> bytes:
         """See EngineResponse."""
         await asyncio.sleep(0)
@@ -59,9 +65,16 @@ class InstantResponse:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """See EngineResponse."""
-        for event in (*[EVENT] * TOKENS, b"data: [DONE]\n\n"):
+        for event in self._events:
             await asyncio.sleep(0)
             yield event
+
+    async def pour(self, sink: Sink) -> None:
+        """See EngineResponse."""
+        for event in self._events:
+            await asyncio.sleep(0)
+            if (pause := sink(event)) is not None:
+                await pause
 
     def close(self) -> None:
         """See EngineResponse."""

@@ -6,9 +6,9 @@ cannot be read is empty, and never an error: the client gets the bytes as they a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ FAILED = b'data: {"error"'
 """An event of a stream that broke off; vLLM ends it with `[DONE]` all the same. In a text its quotes are escaped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens as the engine counted them."""
 
     prompt: int
@@ -64,10 +63,7 @@ def whole(count: object) -> int:
 
 def usage_of_answer(body: bytes) -> Usage | None:
     """The usage of a whole answer."""
-    try:
-        return usage_of(orjson.loads(body))
-    except orjson.JSONDecodeError:
-        return None
+    return usage_of(document_of(body))
 
 
 def usage_of_event(event: bytes) -> Usage | None:
@@ -75,9 +71,21 @@ def usage_of_event(event: bytes) -> Usage | None:
     return next((usage for document in documents(event) if (usage := usage_of(document))), None)
 
 
+def document_of(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a whole answer is, if it is one."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
 def documents(output: bytes) -> Iterator[dict[str, Any]]:
     """The JSON objects of an answer, plain or as server-sent events; what is cut short is left out."""
-    lines = [line[len(DATA) :] for line in output.split(b"\n") if line.startswith(DATA)] or [output]
+    if output.startswith(b"{"):  # Plain: no event begins so.
+        lines = [output]
+    else:
+        lines = [line[len(DATA) :] for line in output.split(b"\n") if line.startswith(DATA)] or [output]
     for line in lines:
         if line.strip() == DONE:
             continue
@@ -94,10 +102,11 @@ def is_complete(body: bytes, *, streamed: bool) -> bool:
 
     Never so for the Responses API: there vLLM 0.32 calls an aborted answer completed (responses/serving.py).
     """
-    if any(words in body for words in CUT_OFF):
+    if CUT_OFF[0] in body or CUT_OFF[1] in body:
         return False
     if not streamed:
-        return any("choices" in document or _has_stopped(document, "message") for document in documents(body))
+        document = document_of(body)
+        return document is not None and ("choices" in document or _has_stopped(document, "message"))
     last = body.rstrip(b"\n").rpartition(EVENT_END)[2]
     if last == DATA + DONE:
         return FAILED not in body

@@ -12,6 +12,8 @@ from gateway.errors import EngineMisbehaved, EngineTimeout
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from gateway.streams import Sink
+
 KEEP_ALIVE_S = 4.0
 """Below the 5 s after which vLLM's uvicorn closes an idle connection, so that a pooled one is seldom stale."""
 
@@ -36,6 +38,9 @@ class EngineResponse(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body piece by piece, as the socket gives it; raises as `read`."""
+
+    async def pour(self, sink: Sink) -> None:
+        """The rest of the body, each piece handed over as it comes (see Stream); raises as `read`."""
 
     def close(self) -> None:
         """Let go: a complete answer's connection is used again, an incomplete one's is closed."""

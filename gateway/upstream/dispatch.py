@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 from gateway.apis import api_of
 from gateway.apis.answers import ABORTED
+from gateway.deadline import Deadline
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout, GatewayError
-from gateway.sse import Aborted, first_event, refusal, relay
+from gateway.sse import Aborted, Relay, first_event, refusal
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
 from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.affinity import affinity_key
 from gateway.upstream.client import EngineUnreachable
 from gateway.upstream.endpoints import Ejected
 from gateway.upstream.retries import AskAnother, Attempts, judged, unavailable
-from gateway.upstream.silence import attended
+from gateway.upstream.silence import Attended, attended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from gateway.apis import Api
-    from gateway.stages import Scheduled
+    from gateway.stages import Located, Scheduled
     from gateway.upstream.client import EngineClient, EngineResponse
-    from gateway.upstream.endpoints import Endpoint, Endpoints
+    from gateway.upstream.endpoints import Endpoint, Endpoints, Lease
     from gateway.upstream.retries import RetryBudget
 
 OK = 200
@@ -39,8 +40,7 @@ SHOWN_OF_MODEL = ("id", "object", "created", "owned_by", "max_model_len")
 """What /v1/models shows of a model; vLLM's `root` is a path on the engine's disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long an engine may take, in seconds; the time for a connection is the client's."""
 
     first_token_s: float
@@ -51,8 +51,7 @@ class Patience:
     """From sending to the last byte of an answer that is not streamed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What an engine is asked."""
 
     method: str
@@ -94,35 +93,58 @@ class Upstream:
         """
         located = scheduled.prepared.keyed.located
         raw = located.parsed.identified.allowed.raw
+        try:
+            body, lease, attempts = await self._attempt(self._call(scheduled), located)
+        except BaseException:
+            scheduled.release()
+            raise
+        raw.timer.facts["engine"] = lease.endpoint.url
+        if attempts.retries:
+            raw.timer.facts["retries"] = attempts.retries
+
+        def release() -> None:
+            lease.release()
+            scheduled.release()
+
+        if not isinstance(body, bytes):
+            return Reply(body, EVENT_STREAM, release=release)
+        release()
+        if raw.operation is Operation.MODELS:
+            body = shown_models(body, located.parsed.identified.key.models)
+        return Reply(body, JSON)
+
+    def _call(self, scheduled: Scheduled) -> Call:
+        parsed = scheduled.prepared.keyed.located.parsed
+        raw = parsed.identified.allowed.raw
         operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
         models = operation is Operation.MODELS
-        headers = {**self._headers, "x-request-id": raw.id, **raw.trace_headers}
-        payload = scheduled.prepared.payload or None
-        stream = located.parsed.stream
-        limit_s = self._patience.first_token_s if stream or models else self._patience.answer_s
-        method = "GET" if models else "POST"
-        call = Call(method, operation.value, headers, payload, stream, api_of(operation), limit_s)
-        attempts = Attempts(self._endpoints, affinity_key(located), self._budget)
-        with ExitStack() as held:
-            held.callback(scheduled.release)
-            while (endpoint := attempts.next()) is not None:
-                with ExitStack() as lease:
-                    lease.enter_context(self._endpoints.lease(endpoint))
-                    try:
-                        body = await self._ask(endpoint, call, lease)
-                    except Ejected:
-                        attempts.moved("ejected")
-                        continue
-                    except AskAnother as exc:
-                        self._note(endpoint, exc, attempts)
-                        continue
-                    held.push(lease.pop_all())
-                raw.timer.facts |= {"engine": endpoint.url} | ({"retries": n} if (n := attempts.retries) else {})
-                if not isinstance(body, bytes):
-                    return Reply(body, EVENT_STREAM, release=held.pop_all().close)
-                if models:
-                    body = shown_models(body, located.parsed.identified.key.models)
-                return Reply(body, JSON)
+        return Call(
+            "GET" if models else "POST",
+            operation,
+            {**self._headers, "x-request-id": raw.id, **raw.trace_headers},
+            scheduled.prepared.payload or None,
+            parsed.stream,
+            api_of(operation),
+            self._patience.first_token_s if parsed.stream or models else self._patience.answer_s,
+        )
+
+    async def _attempt(self, call: Call, located: Located) -> tuple[bytes | Relay, Lease, Attempts]:
+        """The first engine's answer that there is, with its lease. Raises what is final."""
+        key = affinity_key(located) if len(self._endpoints.all) > 1 else None  # Where there is a choice at all.
+        attempts = Attempts(self._endpoints, key, self._budget)
+        while (endpoint := attempts.next()) is not None:
+            lease = self._endpoints.lease(endpoint)
+            try:
+                return await self._ask(endpoint, call, lease), lease, attempts
+            except Ejected:
+                lease.release()
+                attempts.moved("ejected")
+            except AskAnother as exc:
+                lease.release()
+                self._note(endpoint, exc, attempts)
+            except BaseException:
+                lease.release()
+                raise
         raise attempts.error
 
     def _note(self, endpoint: Endpoint, failure: AskAnother, attempts: Attempts) -> None:
@@ -136,26 +158,25 @@ class Upstream:
         else:
             attempts.failed(endpoint, failure)
 
-    async def _ask(self, endpoint: Endpoint, call: Call, held: ExitStack) -> bytes | AsyncIterator[bytes]:
+    async def _ask(self, endpoint: Endpoint, call: Call, lease: Lease) -> bytes | Relay:
         """One engine's answer, or its stream from the first event on. Raises AskAnother, Ejected or what is final."""
         try:
-            with endpoint.awaited():
-                async with asyncio.timeout(call.limit_s):
-                    response = await self._head(endpoint, call)
-                    held.callback(response.close)
-                    if response.status != OK:
-                        raise judged(response.status, refusal(response.status, await response.read()))
-                    if not call.stream:
-                        return await whole(response, endpoint)
-                    chunks = attended(response.chunks(), endpoint, self._patience.idle_s)
-                    return relay(await beginning(chunks), chunks, call.api)
+            with endpoint.awaited(), Deadline(call.limit_s):
+                lease.response = response = await self._head(endpoint, call)
+                if response.status != OK:
+                    raise judged(response.status, refusal(response.status, await response.read()))
+                if not call.stream:
+                    return await whole(response, endpoint)
+                async with aclosing(attended(response.chunks(), endpoint, self._patience.idle_s)) as chunks:
+                    head = await beginning(chunks)
+                return Relay(head, Attended(response, endpoint, self._patience.idle_s), call.api)
         except TimeoutError as exc:
             raise EngineTimeout(f"The engine did not answer within {call.limit_s:g} s.") from exc
 
     async def _head(self, endpoint: Endpoint, call: Call) -> EngineResponse:
-        url = endpoint.url + call.path
+        headers = {**call.headers, **endpoint.headers} if endpoint.headers else call.headers
         try:
-            return await self._client.send(call.method, url, {**call.headers, **endpoint.headers}, call.body)
+            return await self._client.send(call.method, endpoint.url + call.path, headers, call.body)
         except EngineUnreachable as exc:
             raise AskAnother(exc.cause, unavailable(), lost=exc.cause != "connect") from exc
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from gateway.metric_kinds import Level
 from gateway.telemetry import ENGINE_EJECTIONS, ENGINE_IN_FLIGHT, ENGINE_UP, forget_engine
 from gateway.upstream.affinity import load_bound, salt_of, score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
+
+    from gateway.upstream.client import EngineResponse
 
 PAUSE_S = 1.0
 """How long an engine that could not be reached is left alone while others are there."""
@@ -41,25 +43,23 @@ class Endpoint:
         """It has generated a token since it was last out, or since the start."""
         self.leaving = False
         """Its address is gone: it finishes what it has, and is forgotten."""
-        self._awaiting: set[asyncio.Task[object]] = set()
+        self.awaiting: set[asyncio.Task[object]] = set()
+        """Who may be sent elsewhere."""
+        self._level = Level(ENGINE_IN_FLIGHT.labels(url))
         ENGINE_UP.labels(url).set(int(well))
         ENGINE_EJECTIONS.labels(url)  # There from the start, so that the first one is an increase.
 
-    @contextmanager
-    def awaited(self) -> Iterator[None]:
-        """The block waits for an answer of which nothing has been passed on; raises Ejected when the engine is out."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - an answer is always awaited in a task
-        self._awaiting.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            # Not in the set any more: it was `eject` that cancelled, and nobody else did.
-            if task not in self._awaiting and task.uncancel() == 0:
-                raise Ejected from None
-            raise
-        finally:
-            self._awaiting.discard(task)
+    def awaited(self) -> Awaited:
+        """A `with` block that waits for an answer of which nothing has been passed on; Ejected when the engine is out.
+
+        To be used once, in a task.
+        """
+        return Awaited(self.awaiting)
+
+    def count(self, by: int) -> None:
+        """So many more requests are at it."""
+        self.in_flight += by
+        self._level.value = self.in_flight
 
     def close(self) -> None:
         """Send it nothing new until it generates again. What it has been sent goes on: it may be draining."""
@@ -71,14 +71,64 @@ class Endpoint:
     def eject(self) -> None:
         """Take it out: it hangs. Whatever has not got a first token yet goes elsewhere; what has goes on."""
         self.close()
-        while self._awaiting:
-            self._awaiting.pop().cancel()
+        while self.awaiting:
+            self.awaiting.pop().cancel()
 
     def prove(self) -> None:
         """It has generated a token."""
         self.ejected, self.proven = False, True
         self.paused_until = 0.0
         ENGINE_UP.labels(self.url).set(1)
+
+
+class Awaited:
+    """See Endpoint.awaited."""
+
+    __slots__ = ("_awaiting", "_task")
+
+    def __init__(self, awaiting: set[asyncio.Task[object]]) -> None:
+        """`awaiting` is where the engine finds whom to send elsewhere."""
+        self._awaiting = awaiting
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - an answer is always awaited in a task
+        self._task = task
+        self._awaiting.add(task)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._task in self._awaiting:
+            self._awaiting.remove(self._task)
+        elif kind is asyncio.CancelledError and self._task.uncancel() == 0:
+            # Not in the set any more: it was `eject` that cancelled, and nobody else did.
+            raise Ejected from None
+
+
+class Lease:
+    """A request at an engine: its place in the count and, once there is one, its response."""
+
+    __slots__ = ("_endpoints", "endpoint", "response")
+
+    def __init__(self, endpoints: Endpoints, endpoint: Endpoint) -> None:
+        """Counted from now on."""
+        self.response: EngineResponse | None = None
+        self._endpoints: Endpoints | None = endpoints
+        self.endpoint = endpoint
+        endpoint.count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give both back; a second time changes nothing."""
+        endpoints, self._endpoints = self._endpoints, None
+        if endpoints is not None:
+            if self.response is not None:
+                self.response.close()
+            endpoints.end(self.endpoint)
 
 
 class Endpoints:
@@ -113,6 +163,8 @@ class Endpoints:
         flight, the longest unused of equals. Engines that are paused are the last resort.
         """
         there = [endpoint for endpoint in self.all if not endpoint.ejected and endpoint not in but]
+        if len(there) < 2:  # noqa: PLR2004 - a choice
+            return there[0] if there else None
         now = self._clock()
         there = [endpoint for endpoint in there if endpoint.paused_until <= now] or there
         if self._affinity and key is not None and len(there) > 1:
@@ -149,16 +201,13 @@ class Endpoints:
             del self._leaving[endpoint.url]
             forget_engine(endpoint.url)
 
-    @contextmanager
-    def lease(self, endpoint: Endpoint) -> Iterator[None]:
-        """Count a request at the engine for as long as the block runs."""
+    def lease(self, endpoint: Endpoint) -> Lease:
+        """A request is at the engine from now on, until the lease is released."""
         endpoint.last_used = next(self._turn)
-        endpoint.in_flight += 1
-        gauge = ENGINE_IN_FLIGHT.labels(endpoint.url)
-        gauge.inc()
-        try:
-            yield
-        finally:
-            endpoint.in_flight -= 1
-            gauge.dec()
+        return Lease(self, endpoint)
+
+    def end(self, endpoint: Endpoint) -> None:
+        """A request is over."""
+        endpoint.count(-1)
+        if endpoint.leaving:
             self._forget_if_idle(endpoint)

@@ -98,6 +98,20 @@ class RetryBudget:
 class Attempts:
     """The engines for one request, one after the other."""
 
+    __slots__ = (
+        "_again",
+        "_asked",
+        "_budget",
+        "_cause",
+        "_charge",
+        "_charged",
+        "_endpoints",
+        "_error",
+        "_key",
+        "_lost",
+        "retries",
+    )  # fmt: skip
+
     def __init__(self, endpoints: Endpoints, key: bytes | None, budget: RetryBudget) -> None:
         """`key` is the request's affinity."""
         self._endpoints = endpoints
@@ -109,10 +123,14 @@ class Attempts:
         self._charge = False
         self._lost = 0
         self._charged = 0
-        self.error: GatewayError = unavailable()
-        """What the client gets when `next` has nobody left."""
+        self._error: GatewayError | None = None
         self.retries = 0
         budget.count_request()
+
+    @property
+    def error(self) -> GatewayError:
+        """What the client gets when `next` has nobody left."""
+        return self._error or unavailable()
 
     def next(self) -> Endpoint | None:
         """The engine to ask now; None when the request has to fail."""
@@ -142,7 +160,7 @@ class Attempts:
     def failed(self, endpoint: Endpoint, failure: AskAnother) -> None:
         """The engine has had the request; whether it is asked of another is up to the budget."""
         self._cause, self._charge = failure.cause, True
-        self.error = failure.error
+        self._error = failure.error
         self._lost += failure.lost
         self._charged += 1
         if failure.cause == "closed" and len(self._asked) == 1:

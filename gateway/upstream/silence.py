@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.errors import EngineTimeout
+from gateway.upstream.client import stalled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
+    from gateway.streams import Pause, Sink
+    from gateway.upstream.client import EngineResponse
     from gateway.upstream.endpoints import Endpoint
 
 
@@ -22,6 +24,8 @@ class Silence:
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._waiting: asyncio.Task[object] | None = None
+        self.over = False
+        """Whether the wait was ended here."""
         self._timer = self._loop.call_later(limit_s, self._look)
 
     def _look(self) -> None:
@@ -31,6 +35,7 @@ class Silence:
             return
         task, self._waiting = self._waiting, None
         if task is not None:
+            self.over = True
             task.cancel()
 
     def begin(self, *, anew: bool) -> asyncio.Task[object]:
@@ -46,17 +51,26 @@ class Silence:
         """Something came: what is done with it takes as long as it takes."""
         self._waiting = None
 
-    @property
-    def over(self) -> bool:
-        """Whether the wait was ended here."""
-        return self._waiting is None
+    def heard(self) -> None:
+        """Something came, and the wait goes on."""
+        self._since = self._loop.time()
+
+    async def excused(self, pause: Pause) -> None:
+        """Wait for a slow client, which is nobody's silence."""
+        self.end()
+        await pause
+        self.begin(anew=True)
+
+    def ended(self, task: asyncio.Task[object]) -> bool:
+        """Whether the task's cancellation came from here, and from nowhere else."""
+        return self.over and task.uncancel() == 0
 
     def stop(self) -> None:
         """Look no more."""
         self._timer.cancel()
 
 
-async def attended(chunks: AsyncIterator[bytes], endpoint: Endpoint, limit_s: float) -> AsyncIterator[bytes]:
+async def attended(chunks: AsyncIterator[bytes], endpoint: Endpoint, limit_s: float) -> AsyncGenerator[bytes, None]:
     """The chunks, each a sign of life of its engine; EngineTimeout when it says nothing for so long after the first.
 
     Comments do not count: vLLM's API keeps sending them while its core hangs.
@@ -71,8 +85,8 @@ async def attended(chunks: AsyncIterator[bytes], endpoint: Endpoint, limit_s: fl
             except StopAsyncIteration:
                 return
             except asyncio.CancelledError:
-                if silence and task and silence.over and task.uncancel() == 0:
-                    raise EngineTimeout("The engine stopped answering.") from None
+                if silence and task and silence.ended(task):
+                    raise stalled() from None
                 raise
             if silence:
                 silence.end()
@@ -83,6 +97,38 @@ async def attended(chunks: AsyncIterator[bytes], endpoint: Endpoint, limit_s: fl
             yield chunk
     finally:
         if silence:
+            silence.stop()
+
+
+class Attended:
+    """The rest of an answer after its beginning, watched in the same way."""
+
+    def __init__(self, response: EngineResponse, endpoint: Endpoint, limit_s: float) -> None:
+        """Nothing is watched before it is poured."""
+        self._response = response
+        self._endpoint = endpoint
+        self._limit_s = limit_s
+
+    async def pour(self, sink: Sink) -> None:
+        """See Stream; raises EngineTimeout."""
+        endpoint = self._endpoint
+        silence = Silence(self._limit_s)
+        task = silence.begin(anew=True)
+
+        def heard(piece: bytes) -> Pause | None:
+            if not is_comment(piece):
+                endpoint.answers += 1
+                silence.heard()
+            pause = sink(piece)
+            return None if pause is None else silence.excused(pause)
+
+        try:
+            await self._response.pour(heard)
+        except asyncio.CancelledError:
+            if silence.ended(task):
+                raise stalled() from None
+            raise
+        finally:
             silence.stop()
 
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from gateway.streams import Pieces
 from gateway.upstream.client import KEEP_ALIVE_S, EngineUnreachable, broke_off, stalled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from gateway.streams import Sink
     from gateway.upstream.client import EngineResponse
 
 
@@ -38,6 +40,9 @@ class _AiohttpResponse:
             raise stalled() from exc
         except aiohttp.ClientError as exc:
             raise broke_off() from exc
+
+    async def pour(self, sink: Sink) -> None:
+        await Pieces(self.chunks()).pour(sink)
 
     def close(self) -> None:
         # At the end of the body aiohttp has already put the connection back; before it, this closes it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gateway.errors import EngineMisbehaved, EngineTimeout
 from gateway.upstream.client import EngineUnreachable
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
     from gateway.upstream.client import EngineClient
 
+Way = Literal["read", "chunks", "poured"]
+WAYS = get_args(Way)
+"""How a body can be had."""
 UNREACHABLE = "unreachable"
 BROKE_OFF = "broke off"
 STALLED = "stalled"
 
 
 async def verdict(
-    client: EngineClient, url: str, *, method: str = "POST", body: bytes | None = b"{}", whole: bool = False
+    client: EngineClient, url: str, *, method: str = "POST", body: bytes | None = b"{}", way: Way = "chunks"
 ) -> tuple[int, bytes, bytes] | str | tuple[int, str]:
     """Status, content type and body; or what went wrong, after the status if that had come."""
     try:
@@ -28,8 +31,12 @@ async def verdict(
     except EngineTimeout:
         return STALLED
     try:
-        if whole:
+        if way == "read":
             got = await response.read()
+        elif way == "poured":
+            pieces: list[bytes] = []
+            await response.pour(pieces.append)
+            got = b"".join(pieces)
         else:
             got = b"".join([chunk async for chunk in response.chunks()])
     except EngineMisbehaved:
@@ -41,10 +48,10 @@ async def verdict(
     return response.status, response.content_type, got
 
 
-async def verdict_of_one(make_client: Callable[[], EngineClient], url: str, *, whole: bool = False) -> object:
+async def verdict_of_one(make_client: Callable[[], EngineClient], url: str, *, way: Way = "chunks") -> object:
     """The verdict of a client that has no connection yet: the reference has no second try for one that was stale."""
     client = make_client()
     try:
-        return await verdict(client, url, whole=whole)
+        return await verdict(client, url, way=way)
     finally:
         await client.aclose()

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from gateway.streams import Pause, Sink
 
 
 class Source(Protocol):
@@ -22,8 +22,8 @@ class Source(Protocol):
 class Answer:
     """See EngineResponse; `head` must have been awaited first. What has come before a failure is given before it."""
 
-    __slots__ = ("_error", "_pieces", "_source", "_waiter", "complete", "content_type", "expects_body", "status",
-                 "unread_bytes")  # fmt: skip
+    __slots__ = ("_error", "_pieces", "_sink", "_source", "_waiter", "complete", "content_type", "expects_body",
+                 "status", "unread_bytes")  # fmt: skip
 
     def __init__(self, source: Source, *, expects_body: bool) -> None:
         """`expects_body` is False for the answer to a HEAD."""
@@ -35,7 +35,9 @@ class Answer:
         self._source = source
         self._pieces: list[bytes] = []
         self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Pause | None] | None = None
+        self._sink: Sink | None = None
+        """While all that came has been poured: the next piece goes there."""
 
     @property
     def has_head(self) -> bool:
@@ -66,10 +68,33 @@ class Answer:
     def wake(self) -> None:
         """Tell the reader that there is news."""
         waiter = self._waiter
+        if self._sink is not None and self._poured(self._sink):
+            return
         if waiter is not None:
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _poured(self, sink: Sink) -> bool:
+        """Hand over what has come; whether that was all there is to do: no pause, no end."""
+        waiter = self._waiter
+        if self._pieces:
+            try:
+                pause = sink(self._taken())
+            except Exception as exc:  # noqa: BLE001 - not the connection's: it goes to whoever pours
+                self._sink = self._waiter = None
+                if waiter is not None and not waiter.done():
+                    waiter.set_exception(exc)
+                return True
+            if pause is not None:
+                self._sink = self._waiter = None
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(pause)
+                return True
+        if not self.complete and self._error is None:
+            return True
+        self._sink = None
+        return False
 
     # read by the one who asked
 
@@ -84,17 +109,40 @@ class Answer:
         if self.status == 0 and self._error is not None:
             raise self._error
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """See EngineResponse: what has come since the last one, in one piece."""
-        while True:
-            if self._pieces:
-                yield self._taken()
-            elif self.complete:
-                return
-            elif self._error is not None:
+    def chunks(self) -> Answer:
+        """See EngineResponse."""
+        return self
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """What has come since the last one, in one piece."""
+        while not self._pieces:
+            if self.complete:
+                raise StopAsyncIteration
+            if self._error is not None:
                 raise self._error
-            else:
-                await self._news()
+            await self._news()
+        return self._taken()
+
+    async def pour(self, sink: Sink) -> None:
+        """See EngineResponse."""
+        while True:
+            while self._pieces:
+                if (pause := sink(self._taken())) is not None:
+                    await pause
+            if self.complete:
+                return
+            if self._error is not None:
+                raise self._error
+            self._sink = sink
+            try:
+                pause = await self._news()
+            finally:
+                self._sink = None
+            if pause is not None:
+                await pause
 
     async def read(self) -> bytes:
         """See EngineResponse."""
@@ -126,6 +174,6 @@ class Answer:
             self._source.resume()
         return piece
 
-    def _news(self) -> asyncio.Future[None]:
+    def _news(self) -> asyncio.Future[Pause | None]:
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import EngineMisbehaved
 from tests.support.raw_server import raw_server, says
-from tests.support.verdicts import BROKE_OFF, STALLED, UNREACHABLE, verdict, verdict_of_one
+from tests.support.verdicts import BROKE_OFF, STALLED, UNREACHABLE, WAYS, verdict, verdict_of_one
 
 OCTETS = b"application/octet-stream"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -106,18 +106,18 @@ def cases(table):
 
 class TestGoodAnswers:
     @cases(GOOD)
-    @pytest.mark.parametrize("whole", [True, False], ids=["read", "chunks"])
-    async def test_one_is_read_and_its_connection_used_again(self, client, raw, expected, whole):
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_one_is_read_and_its_connection_used_again(self, client, raw, expected, way):
         async with raw_server(says(raw)) as server:
             for _ in range(3):
-                assert await verdict(client, server.url, whole=whole) == expected
+                assert await verdict(client, server.url, way=way) == expected
         assert server.connections == 1
 
     @cases({**GOOD, **UNTIL_CLOSE})
-    @pytest.mark.parametrize("whole", [True, False], ids=["read", "chunks"])
-    async def test_one_that_ends_with_its_connection_is_read(self, make_client, raw, expected, whole):
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_one_that_ends_with_its_connection_is_read(self, make_client, raw, expected, way):
         async with raw_server(says(raw, close=True)) as server:
-            assert await verdict_of_one(make_client, server.url, whole=whole) == expected
+            assert await verdict_of_one(make_client, server.url, way=way) == expected
 
     @cases({**GOOD, **UNTIL_CLOSE})
     async def test_one_may_be_split_anywhere(self, make_client, raw, expected):
@@ -146,24 +146,24 @@ class TestGoodAnswers:
     async def test_ten_mebibytes_are_the_same_at_the_end(self, client):
         body = bytes(range(256)) * 4096 * 10
         async with raw_server(says(OK + b"Content-Length: %d\r\n\r\n" % len(body), body)) as server:
-            for whole in (True, False):
-                assert await verdict(client, server.url, whole=whole) == (200, OCTETS, body)
+            for way in WAYS:
+                assert await verdict(client, server.url, way=way) == (200, OCTETS, body)
 
 
 class TestBadAnswers:
     @cases(BROKEN)
     async def test_one_is_refused(self, make_client, raw, expected):
         async with raw_server(says(raw, close=True)) as server:
-            for whole in (True, False):
+            for way in WAYS:
                 # When a fault of the body comes in one segment with the head, the reference refuses both.
-                assert await verdict_of_one(make_client, server.url, whole=whole) in {expected, UNREACHABLE}
+                assert await verdict_of_one(make_client, server.url, way=way) in {expected, UNREACHABLE}
 
     @pytest.mark.parametrize("make_client", ["http1"], indirect=True)
     @cases(BROKEN)
     async def test_a_fault_of_the_body_leaves_the_head_known(self, make_client, raw, expected):
         async with raw_server(says(raw, close=True)) as server:
-            for whole in (True, False):
-                assert await verdict_of_one(make_client, server.url, whole=whole) == expected
+            for way in WAYS:
+                assert await verdict_of_one(make_client, server.url, way=way) == expected
 
     @pytest.mark.parametrize("make_client", ["http1"], indirect=True)
     @cases(STRICTER)
@@ -236,8 +236,8 @@ class TestSilence:
             await talk.until_left()
 
         async with raw_server(script) as server:
-            for whole in (True, False):
-                assert await verdict(client, server.url, whole=whole) == expected
+            for way in WAYS:
+                assert await verdict(client, server.url, way=way) == expected
             await client.aclose()
 
     async def test_an_answer_may_take_longer_than_the_longest_silence(self, make_client):

@@ -364,6 +364,70 @@ class TestPressure:
             assert got == total
 
     @own_only
+    async def test_a_sink_that_asks_for_a_pause_stops_the_engine_and_loses_nothing(self, client):
+        body = bytes(i % 251 for i in range(64 * UNREAD_BYTES))
+        allowed = asyncio.Event()
+        got = bytearray()
+
+        def sink(piece):
+            got.extend(piece)
+            return allowed.wait() if len(got) < len(body) and not allowed.is_set() else None
+
+        async with raw_server(says(OK + b"Content-Length: %d\r\n\r\n" % len(body), body)) as server:
+            response = await client.send("POST", server.url, {}, b"{}")
+            pouring = asyncio.ensure_future(response.pour(sink))
+            seen = -1
+            while seen != response.unread_bytes or not seen:
+                seen = response.unread_bytes
+                await asyncio.sleep(0.1)
+            assert len(got) + seen < len(body) / 2
+            allowed.set()
+            await pouring
+        assert bytes(got) == body
+
+    @own_only
+    async def test_a_sink_that_fails_fails_its_reader_and_not_the_connection(self, client):
+        async def script(talk):
+            await talk.request()
+            await talk.say(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+            await go_on.wait()
+            await talk.say(b"5\r\nhello\r\n0\r\n\r\n")
+            await talk.request()
+            await talk.say(HI)
+
+        def sink(_piece):
+            raise ZeroDivisionError
+
+        go_on = asyncio.Event()
+        async with raw_server(script) as server:
+            response = await client.send("POST", server.url, {}, b"{}")
+            pouring = asyncio.ensure_future(response.pour(sink))
+            await asyncio.sleep(0)
+            go_on.set()
+            with pytest.raises(ZeroDivisionError):
+                await pouring
+            response.close()
+            assert await verdict(client, server.url) == GREETING
+        assert server.connections == 1
+
+    @own_only
+    async def test_who_leaves_while_it_is_poured_gets_no_more(self, client):
+        async def script(talk):
+            await talk.request()
+            await talk.say(OK + b"Content-Length: 9\r\n\r\nhello")
+            await talk.until_left()
+
+        got = []
+        async with raw_server(script) as server:
+            response = await client.send("POST", server.url, {}, b"{}")
+            pouring = asyncio.ensure_future(response.pour(got.append))
+            await until(lambda: got == [b"hello"])
+            pouring.cancel()
+            await asyncio.gather(pouring, return_exceptions=True)
+            response.close()
+            await until(lambda: server.left == 1)
+
+    @own_only
     async def test_a_reader_that_pauses_is_no_silence_of_the_engine(self, make_client):
         client = make_client(idle_timeout_s=0.2)
         body = bytes(16 * UNREAD_BYTES)

@@ -5,14 +5,18 @@ import pytest
 from gateway.apis import CHAT, MESSAGES, RESPONSES
 from gateway.apis.answers import Usage
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout
-from gateway.sse import Aborted, first_event, refusal, watched
-from gateway.sse import relay as relayed
+from gateway.sse import Aborted, Relay, Watched, first_event, refusal
+from gateway.streams import Pieces
 
 DONE = b"data: [DONE]\n\n"
 
 
 def relay(head, chunks, api=CHAT):
-    return relayed(head, chunks, api)
+    return Relay(head, Pieces(chunks), api)
+
+
+def watched(events, api, on_usage, *, hides_usage):
+    return Watched(Pieces(events), api, on_usage, hides_usage=hides_usage)
 
 
 async def pieces(*items):
@@ -22,8 +26,10 @@ async def pieces(*items):
         yield item
 
 
-async def collect(chunks):
-    return [chunk async for chunk in chunks]
+async def collect(stream):
+    chunks = []
+    await stream.pour(chunks.append)
+    return chunks
 
 
 async def test_the_first_event_may_come_in_pieces():

@@ -109,23 +109,36 @@ def test_every_error_has_a_status_of_its_kind():
         assert (cls.type == "server_error") == (cls.status >= 500), cls
 
 
-def test_the_timer_keeps_steps_in_order_and_counts_failed_ones():
-    ticks = iter([0.0, 1.0, 1.25, 2.0, 2.5])
-    timer = StepTimer(clock=lambda: next(ticks))
-    with timer.step("auth"):
-        pass
-    with pytest.raises(InvalidRequest), timer.step("body"):
-        raise InvalidRequest("no")
+def timer_at(*ticks):
+    at = iter(ticks)
+    return StepTimer(clock=lambda: next(at))
+
+
+def test_a_step_ends_where_the_next_begins_and_the_last_where_the_timer_is_left():
+    timer = timer_at(0.0, 1.0, 1.25, 1.75)
+    timer.enter("auth")
+    timer.enter("body")
+    timer.leave()
+    timer.leave()  # There is none to end: no time is read.
     assert timer.server_timing() == b"auth;dur=250.00, body;dur=500.00"
+    assert timer.steps == [("auth", 1.0, 0.25), ("body", 1.25, 0.5)]
+
+
+def test_what_passes_between_two_steps_is_none_of_theirs():
+    timer = timer_at(0.0, 1.0, 1.25, 2.0, 2.5)
+    timer.enter("cache")
+    timer.leave()
+    timer.enter("limits")
+    timer.leave()
+    assert timer.server_timing() == b"cache;dur=250.00, limits;dur=500.00"
 
 
 def test_a_part_of_a_step_is_told_apart_from_the_rest_of_it():
-    ticks = iter([0.0, 1.0, 1.25, 2.0, 2.5])
-    timer = StepTimer(clock=lambda: next(ticks))
-    with timer.step("decode"):
-        timer.part("encode", 0.1)
-    with timer.step("engine"):
-        pass
+    timer = timer_at(0.0, 1.0, 1.25, 1.75)
+    timer.enter("decode")
+    timer.part("encode", 0.1)
+    timer.enter("engine")
+    timer.leave()
     assert timer.server_timing() == b"decode;dur=150.00, encode;dur=100.00, engine;dur=500.00"
 
 
