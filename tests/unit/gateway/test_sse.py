@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.apis import CHAT, MESSAGES, RESPONSES
@@ -83,6 +85,24 @@ async def test_a_broken_stream_ends_with_an_error_event_of_its_own():
     assert last.startswith(b'data: {"error":{"message":"slow"')
     *_, last = await collect(relay(b"data: {half", pieces(EngineTimeout("slow"))))
     assert last.startswith(b'data: {"error"')
+
+
+@pytest.mark.parametrize("last", [b"data: [DONE]", EngineTimeout("slow")], ids=["ends", "breaks"])
+async def test_a_slow_client_is_waited_for_before_each_next_piece(last):
+    order = []
+
+    async def pause():
+        order.append("waits")
+        await asyncio.sleep(0)
+        order.append("goes on")
+
+    def sink(piece):
+        order.append(piece[:7])
+        return pause()
+
+    await relay(b"data: 1\n\n", pieces(b"data: 2\n\n", last)).pour(sink)
+    waited = ["waits", "goes on"]
+    assert order == [b"data: 1", *waited, b"data: 2", *waited, order[6], *waited]
 
 
 def test_a_refusal_keeps_the_engine_s_param_and_string_code():
