@@ -113,6 +113,14 @@ fuzz-images: setup ## Fuzz the picture decoders (MINUTES=10)
 bench-images: engine photos ## The image path: vLLM directly and through the gateway, ratios of one run
 	@$(PY) -m loadtest.bench_images $(ARGS)
 
+.PHONY: load
+load: setup $(if $(URL),,engine) ## Load-test the demo or URL=… (SCENARIO=steady KEY=… ARGS=…): answers checked, SLO verdict, report
+	@LOAD_KEY='$(KEY)' $(PY) -m loadtest.load run $(or $(SCENARIO),steady) $(if $(URL),--url $(URL)) $(ARGS)
+
+.PHONY: load-compare
+load-compare: setup ## Compare two load tests: BEFORE=folder AFTER=folder
+	@$(PY) -m loadtest.load compare $(BEFORE) $(AFTER)
+
 .PHONY: bench-hot-path
 bench-hot-path: setup ## CPU of the gateway's own code for a miss, a hit and a streamed chunk, without sockets; seconds
 	@$(PY) -m loadtest.bench_hot_path $(ARGS)

@@ -1,6 +1,6 @@
-"""Runs a load test, or compares two: `python -m loadtest.load run SCENARIO`, `… compare BEFORE AFTER`, `… list`.
+"""Runs a load test or compares two: `python -m loadtest.load run SCENARIO`, `… compare BEFORE AFTER`, `… list`.
 
-Exit codes: 0 the objectives are met, 1 they are not, 2 nothing was tested (a wrong option, no service, a lost generator).
+Exit codes: 0 the objectives are met, 1 they are not, 2 nothing was tested (wrong option, no service, a lost generator).
 The key comes from the environment (LOAD_KEY), so that it is in no list of processes.
 """
 
@@ -53,7 +53,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--workers", type=int, default=1, help="generator processes; one fills one core")
     run.add_argument("--web", type=int, metavar="PORT", help="Locust's web page on this port; Ctrl-C ends the run")
     run.add_argument("--out", type=Path, help="folder of the results")
-    run.add_argument("--print", action="store_true", help="print the variables and the command instead, for more machines")
+    run.add_argument(
+        "--print", action="store_true", help="print the variables and the command instead, for more machines"
+    )
     compare = commands.add_parser("compare", help="compare two runs")
     compare.set_defaults(command=_compare)
     compare.add_argument("before", type=Path)

@@ -1,7 +1,7 @@
 """Is an answer the answer to its own question about its own picture? Pure.
 
-Three ways to tell, by who answers: the demo checkpoint gives the one exact sentence; a large model says the same in words
-of its own; the simulated engine gives back the digest of the picture's bytes and the text that it was sent.
+Three ways to tell, by who answers: the demo checkpoint gives the one exact sentence; a large model says the same in
+words of its own; the simulated engine gives back the digest of the picture's bytes and the text that it was sent.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def way_for(model: str) -> Way:
 class Checker:
     """Checks the answers of one run.
 
-    It keeps what a picture's digest was: the bytes of a photograph are not those that the engine sees, because the gateway
-    shrinks them, but the same picture must have the same digest every time and two pictures never one.
+    It keeps what a picture's digest was: the bytes of a photograph are not those that the engine sees, because the
+    gateway shrinks them, but the same picture must have the same digest every time and two pictures never one.
     """
 
     def __init__(self, way: Way) -> None:

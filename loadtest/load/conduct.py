@@ -42,7 +42,8 @@ class Step:
     number: int
     per_s: float
     lasts_s: float
-    figures: dict[str, Any]
+    table: dict[str, Any]
+    """Of all its requests."""
     judged: list[figures.Judged]
 
     @property
@@ -86,7 +87,7 @@ class Findings:
                     "lasts_s": step.lasts_s,
                     "met": step.met,
                     "missed": [each.title for each in step.judged if not each.met],
-                    "figures": step.figures,
+                    "figures": step.table,
                 }
                 for step in self.steps
             ],
@@ -140,7 +141,8 @@ def _ramp(findings: Findings, crew: Crew, say: Callable[[str], None], at_least_p
     ramp = findings.scenario.ramp
     if ramp is None:
         raise ValueError("no ramp")
-    search, best, number = Search(ramp), [], 0
+    search, number = Search(ramp), 0
+    best: list[Outcome] = []
     while search.rate is not None:
         phase = search.phase()
         outcomes = crew.play(number, [phase])

@@ -1,7 +1,7 @@
 """Locust's runner as a crew of generators: who is told what, and what comes back.
 
-A master sends each of its workers its share of a step; a single process is its own only worker. Outcomes travel in Locust's
-own messages, whole, because percentiles cannot be put together from percentiles.
+A master sends each of its workers its share of a step; a single process is its own only worker. Outcomes travel in
+Locust's own messages, whole, because percentiles cannot be put together from percentiles.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def report(environment: Environment, one: Outcome) -> None:
     """Tell Locust, for its web page and its CSV: times from the planned arrival, there too."""
     fault = one.fault or ("" if one.right else "wrong answer")
     events = environment.events.request
-    common = {"name": one.traffic, "context": {}, "exception": RuntimeError(fault) if fault else None}
+    common: dict[str, Any] = {"name": one.traffic, "context": {}, "exception": RuntimeError(fault) if fault else None}
     events.fire(request_type="POST", response_time=one.e2e_s * 1000, response_length=one.sent_bytes, **common)
     if one.ttft_s is not None:
         events.fire(request_type="TTFT", response_time=one.ttft_s * 1000, response_length=0, **common)
@@ -162,16 +162,21 @@ class LocustCrew:
         """Wait for every generator and have it draw its pictures. Raises CrewError."""
         self.spawned.wait()
         runner = self._runner
-        if isinstance(runner, MasterRunner):
-            self.workers = tuple(
-                client.id for client in runner.clients.values() if any(client.user_classes_count.values())
-            )
-        else:
-            self.workers = (LOCAL,)
-        if not self.workers:
-            raise CrewError("no generator came up")
+        self.workers = self._reported(runner) if isinstance(runner, MasterRunner) else (LOCAL,)
         told = {"scenario": scenario.dump(asked), "model": model, "answers": answers, "nonce": nonce}
         self._all("prepare", lambda _: told, DRAWING_DEADLINE_S)
+
+    @staticmethod
+    def _reported(runner: MasterRunner) -> tuple[str, ...]:
+        """Wait for as many workers with a user as users were asked for: their reports come after "spawning complete"."""
+        end = time.monotonic() + GRACE_S
+        while True:
+            found = tuple(client.id for client in runner.clients.values() if any(client.user_classes_count.values()))
+            if found and sum(runner.reported_user_classes_count.values()) >= runner.target_user_count:
+                return found
+            if time.monotonic() > end:
+                raise CrewError(f"{len(found)} generators came up: {runner.target_user_count} were asked for")
+            gevent.sleep(0.1)
 
     def play(self, step: int, phases: Sequence[Phase]) -> list[Outcome]:
         """Send a step."""

@@ -38,12 +38,10 @@ def running(folder: Path, ports: Ports | None = None) -> Iterator[tuple[str, str
         return
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "demo.log"
-    argv = [sys.executable, "-m", "serving", "demo", "--port", str(ports.gateway)]
-    argv += ["--metrics-port", str(ports.metrics), "--engine-port", str(ports.engine)]
     print(f"no demo runs: starting one, which takes half a minute (log: {log})", flush=True)
     with log.open("wb") as output:
         # Of a group of its own: Ctrl-C is for the run, which stops the demo after it.
-        child = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        child = subprocess.Popen(command(ports), stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         _wait(child, ports.gateway, log)
         yield address
@@ -54,6 +52,12 @@ def running(folder: Path, ports: Ports | None = None) -> Iterator[tuple[str, str
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def command(ports: Ports) -> list[str]:
+    """Make the command that starts it."""
+    argv = [sys.executable, "-m", "serving", "demo", "--port", str(ports.gateway)]
+    return [*argv, "--metrics-port", str(ports.metrics), "--engine-port", str(ports.engine)]
 
 
 def ready(port: int) -> bool:

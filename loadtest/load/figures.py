@@ -1,7 +1,7 @@
 """From outcomes to figures to a verdict: pure.
 
-Percentiles are nearest-rank values that were seen, over every request whose time counts; a request that failed counts in
-`errors` and, as it kept nobody waiting for an answer that came, not in the latencies.
+Percentiles are nearest-rank values that were seen, over every request whose time counts; a request that failed counts
+in `errors` and, as no answer came of it, not in the latencies.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m loadtest.load run steady          # starts Locust with this file and all that it needs
 
-By hand (more machines, web page): set LOAD_RUN and LOAD_KEY as `python -m loadtest.load run … --print` shows, then
-`locust -f loadtest/load/locustfile.py --master …` and `… --worker …`. Locust's number of users is that of the generators:
-one for each worker. How much load there is says the scenario.
+By hand (more machines): set LOAD_RUN and LOAD_KEY as `python -m loadtest.load run … --print` shows, then
+`locust -f loadtest/load/locustfile.py --master …` and `… --worker …`. Locust's number of users is that of the
+generators: one for each worker. How much load there is says the scenario.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Generating(User):
     tasks = [lambda _: None]  # noqa: RUF012 - Locust wants one, and reads it from the class
 
 
-def course(environment: Environment, run: settings.Run, key: str, workers: crew.LocustCrew, kept: results.Folder) -> None:
+def course(
+    environment: Environment, run: settings.Run, key: str, workers: crew.LocustCrew, kept: results.Folder
+) -> None:
     """Conduct the run, write its folder, set the exit code, leave."""
     try:
         scenario = run.load()

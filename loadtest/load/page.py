@@ -41,9 +41,14 @@ def report(folder: Path) -> str:
         f"<p>{escape(_of(summary))}</p>",
     ]
     if summary["capacity_per_s"] is not None:
-        parts.append(f"<p>Capacity: <b>{summary['capacity_per_s']:.3g} requests/s</b>; the figures below are of it.</p>")
+        parts.append(
+            f"<p>Capacity: <b>{summary['capacity_per_s']:.3g} requests/s</b>; the figures below are of it.</p>"
+        )
     parts += ["<h2>Objectives</h2>", _objectives(summary["objectives"]), "<h2>Figures</h2>", _figures(summary)]
-    parts += [_drawn("Over time", draw.over_time(outcomes)), _drawn("Distributions", draw.distributions([("", counted)]))]
+    parts += [
+        _drawn("Over time", draw.over_time(outcomes)),
+        _drawn("Distributions", draw.distributions([("", counted)])),
+    ]
     if summary["capacity_per_s"] is not None:
         parts += [_drawn("The search", draw.ramp(summary["steps"], summary["capacity_per_s"])), _steps(summary)]
     if summary["memory_bytes"]:
@@ -71,9 +76,7 @@ def _drawn(title: str, figure: Figure) -> str:
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, raw: bool = False) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{cell if raw else escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
+    body = "".join(f"<tr>{''.join(f'<td>{cell if raw else escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
@@ -105,7 +108,12 @@ def _steps(summary: dict[str, Any]) -> str:
     for step in summary["steps"]:
         p95 = step["figures"]["ttft_s"]["p95"]
         rows.append(
-            [str(step["number"]), f"{step['per_s']:.3g}", "–" if p95 is None else f"{p95:.3f}", ", ".join(step["missed"])]
+            [
+                str(step["number"]),
+                f"{step['per_s']:.3g}",
+                "–" if p95 is None else f"{p95:.3f}",
+                ", ".join(step["missed"]),
+            ]
         )
     return _table(["step", "per s", "first token P95", "missed"], rows)
 
@@ -120,8 +128,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, fl
             continue
         old, new = before["figures"][traffic], after["figures"][traffic]
         found.append((f"{traffic}: per s", old["per_s"], new["per_s"]))
-        for name in ("answered", "right"):
-            found.append((f"{traffic}: {name}, share", _share(old, name), _share(new, name)))
+        found += [(f"{traffic}: {name}", _share(old, name), _share(new, name)) for name in ("answered", "right")]
         for name, title in draw.NAMES.items():
             found += [(f"{traffic}: {title} {rank} [s]", old[name][rank], new[name][rank]) for rank in old[name]]
     return [row for row in found if row[1] is not None or row[2] is not None]
@@ -150,6 +157,8 @@ def comparison(before: Path, after: Path) -> str:
         drawn.append((name, [one for one in outcomes if shown is None or one.step == shown]))
     title = f"{runs[0][1]['scenario']['title']}: two runs"
     head = _HEAD.format(title=escape(title)) + f"<h1>{escape(title)}</h1>"
-    of = "".join(f"<p>{label}: {escape(name)}: {escape(_of(run))}</p>" for label, (name, run) in zip("AB", runs, strict=True))
+    of = "".join(
+        f"<p>{label}: {escape(name)}: {escape(_of(run))}</p>" for label, (name, run) in zip("AB", runs, strict=True)
+    )
     table = _table(["figure", "A", "B", "change"], rows)
     return f"{head}{of}{table}{_drawn('Distributions', draw.distributions(drawn))}</body></html>\n"

@@ -1,7 +1,7 @@
 """What is sent when: pure and seeded. The plan does not know how the service does, so nothing that it does delays it.
 
-That is an open loop: a closed one, whose clients wait for their answers, asks less the slower the service is, and leaves
-out just the waits that users would have had (coordinated omission).
+That is an open loop: a closed one, whose clients wait for their answers, asks less the slower the service is, and
+leaves out just the waits that users would have had (coordinated omission).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import msgspec
 
 from serving.demo.questions import WITHOUT_PICTURE, Kind
 from serving.demo.scenes import MAX_PRODUCTS
-from serving.demo.words import Language
+from serving.demo.words import Language  # noqa: TC001 - msgspec reads the annotations
 
 FOLDER = Path(__file__).parent / "scenarios"
 
@@ -191,7 +191,7 @@ def _faults(scenario: Scenario) -> list[str]:
     if scenario.phases and not any(phase.per_s for phase in scenario.phases):
         found.append("no phase has any requests")
     if scenario.ramp and not (
-        scenario.ramp.factor > 1 and 0 < scenario.ramp.within < 1 and 0 < scenario.ramp.first_per_s
+        scenario.ramp.factor > 1 and 0 < scenario.ramp.within < 1 and scenario.ramp.first_per_s > 0
     ):
         found.append("a ramp has factor > 1, within between 0 and 1, first_per_s > 0")
     if not scenario.traffic:
@@ -210,7 +210,10 @@ def _faults(scenario: Scenario) -> list[str]:
 def _traffic_faults(traffic: Traffic) -> list[str]:
     rules = (
         (traffic.share > 0, "share is more than 0"),
-        (bool(traffic.kinds and traffic.languages and traffic.max_tokens), "kinds, languages, max_tokens are not empty"),
+        (
+            bool(traffic.kinds and traffic.languages and traffic.max_tokens),
+            "kinds, languages, max_tokens are not empty",
+        ),
         (not WITHOUT_PICTURE & set(traffic.kinds), "every question is about a picture"),
         (1 <= traffic.products <= MAX_PRODUCTS, f"a picture shows 1 to {MAX_PRODUCTS} products"),
         (traffic.pictures > 0 and traffic.questions_per_picture > 0, "there is at least one picture and one question"),

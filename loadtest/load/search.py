@@ -1,7 +1,7 @@
 """Finds the highest arrival rate that meets the objectives: up by a factor until one is missed, then bisection.
 
-Pure: `rate` says what to try, `tell` what came of it. A miss counts only when it is seen twice in a row, as one stall of
-the machine would otherwise end the climb far below the capacity.
+Pure: `rate` says what to try, `tell` what came of it. A miss counts only when it is seen twice in a row, as one stall
+of the machine would otherwise end the climb far below the capacity.
 
 A step of T seconds does not see an overload that builds up a wait below the objective within T: its precision is about
 (objective in seconds) / T.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from loadtest.load import scenario
-from loadtest.load.answers import Way
+from loadtest.load.answers import Way  # noqa: TC001 - msgspec reads the annotations
+from loadtest.load.scenario import Changes, Scenario, ScenarioError, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,9 +42,9 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The folder as a path."""
         return Path(self.folder)
 
-    def load(self) -> scenario.Scenario:
+    def load(self) -> Scenario:
         """Read the scenario with this run's changes. Raises ScenarioError."""
-        return scenario.load(self.scenario, scenario.Changes(self.per_s, self.lasts_s))
+        return load(self.scenario, Changes(self.per_s, self.lasts_s))
 
 
 def to_environ(run: Run, key: str) -> dict[str, str]:
@@ -57,6 +57,6 @@ def from_environ(environ: Mapping[str, str] = os.environ) -> tuple[Run, str]:
     try:
         return msgspec.json.decode(environ[RUN].encode(), type=Run), environ.get(KEY, "")
     except KeyError as exc:
-        raise scenario.ScenarioError(f"{RUN} is not set: start with `python -m loadtest.load run`") from exc
+        raise ScenarioError(f"{RUN} is not set: start with `python -m loadtest.load run`") from exc
     except msgspec.DecodeError as exc:
-        raise scenario.ScenarioError(f"{RUN}: {exc}") from exc
+        raise ScenarioError(f"{RUN}: {exc}") from exc

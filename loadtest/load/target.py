@@ -52,7 +52,7 @@ def first_model(url: str, key: str) -> str:
 
 
 class Memory:
-    """Looks at the gateway's memory once a second while the block runs; an address that does not answer is no sample."""
+    """Looks at the gateway's memory once a second while the block runs; no answer is no sample."""
 
     def __init__(self, metrics_url: str) -> None:
         self._url = metrics_url

@@ -110,7 +110,7 @@ def whole(content: bytes) -> tuple[str, str]:
     try:
         choice = orjson.loads(content)["choices"][0]
         return choice["message"]["content"] or "", choice["finish_reason"] or ""
-    except (LookupError, TypeError) as exc:
+    except (ValueError, LookupError, TypeError) as exc:
         raise ValueError("no chat completion") from exc
 
 
