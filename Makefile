@@ -121,6 +121,10 @@ load: setup $(if $(URL),,engine) ## Load-test the demo or URL=… (SCENARIO=stea
 load-compare: setup ## Compare two load tests: BEFORE=folder AFTER=folder
 	@$(PY) -m loadtest.load compare $(BEFORE) $(AFTER)
 
+.PHONY: bench-engine
+bench-engine: engine ## vLLM's benchmark over a profile's knobs, direct and through the gateway (ARGS="--profile l4 --model DIR")
+	@$(PY) -m loadtest.bench_engine $(ARGS)
+
 .PHONY: bench-hot-path
 bench-hot-path: setup ## CPU of the gateway's own code for a miss, a hit and a streamed chunk, without sockets; seconds
 	@$(PY) -m loadtest.bench_hot_path $(ARGS)

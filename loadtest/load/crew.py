@@ -168,7 +168,7 @@ class LocustCrew:
 
     @staticmethod
     def _reported(runner: MasterRunner) -> tuple[str, ...]:
-        """Wait for as many workers with a user as users were asked for: their reports come after "spawning complete"."""
+        """Wait for as many users as were asked for: workers report theirs after "spawning complete"."""
         end = time.monotonic() + GRACE_S
         while True:
             found = tuple(client.id for client in runner.clients.values() if any(client.user_classes_count.values()))
