@@ -51,11 +51,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--lasts-s", type=_positive, help="duration instead of the scenario's")
     run.add_argument("--at-least-per-s", type=_positive, default=0.0, help="a ramp that finds less has missed")
     run.add_argument("--workers", type=int, default=1, help="generator processes; one fills one core")
+    run.add_argument(
+        "--expect-workers", type=int, help="instead: be the master of so many on other machines (`worker`)"
+    )
     run.add_argument("--web", type=int, metavar="PORT", help="Locust's web page on this port; Ctrl-C ends the run")
     run.add_argument("--out", type=Path, help="folder of the results")
     run.add_argument(
         "--print", action="store_true", help="print the variables and the command instead, for more machines"
     )
+    worker = commands.add_parser("worker", help="generate for a master on another machine")
+    worker.set_defaults(command=_worker)
+    worker.add_argument("--master-host", required=True)
+    worker.add_argument("--url", required=True, help="of the service, as the master has it")
     compare = commands.add_parser("compare", help="compare two runs")
     compare.set_defaults(command=_compare)
     compare.add_argument("before", type=Path)
@@ -82,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
             url, metrics_url, key = held.enter_context(demo.running(out))
         run = settings.Run(
             scenario=arguments.scenario,
-            url=url.rstrip("/").removesuffix("/v1"),
+            url=_base(url),
             folder=str(out),
             model=arguments.model,
             answers=arguments.answers,
@@ -91,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> int:
             lasts_s=arguments.lasts_s,
             at_least_per_s=arguments.at_least_per_s,
         )
-        command = locust_command(run, arguments.workers, arguments.web)
+        command = locust_command(run, arguments.workers, arguments.web, arguments.expect_workers)
         if arguments.print:
             print(f"{settings.RUN}='{settings.to_environ(run, '')[settings.RUN]}'\n{' '.join(command)}")
             return 0
@@ -108,13 +115,29 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def locust_command(run: settings.Run, workers: int, web_port: int | None) -> list[str]:
+def locust_command(run: settings.Run, workers: int, web_port: int | None, expected: int | None = None) -> list[str]:
     """Make Locust's command: users are generators, one for each worker."""
+    users = str(expected or workers)
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", run.url]
-    command += ["--users", str(workers), "--spawn-rate", str(workers), "--csv", str(run.out / "locust")]
+    command += ["--users", users, "--spawn-rate", users, "--csv", str(run.out / "locust")]
     command += ["--exit-code-on-error", "0"]
     command += ["--headless", "--only-summary"] if web_port is None else ["--autostart", "--web-port", str(web_port)]
+    if expected:
+        return [*command, "--master", "--expect-workers", users]
     return command + (["--processes", str(workers)] if workers > 1 else [])
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    # The scenario comes from the master, with the first order.
+    run = settings.Run(scenario="", url=_base(arguments.url), folder="")
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker"]
+    command += ["--master-host", arguments.master_host]
+    return _locust(command, {**os.environ, **settings.to_environ(run, os.environ.get(settings.KEY, ""))})
+
+
+def _base(url: str) -> str:
+    """Take what the SDK calls base_url, or the service's own."""
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _locust(command: list[str], environ: dict[str, str]) -> int:

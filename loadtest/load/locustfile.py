@@ -69,7 +69,8 @@ def on_init(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locus
     """Give this process its part: to generate, to conduct, or both."""
     try:
         run, key = settings.from_environ()
-        run.load()
+        if not isinstance(environment.runner, WorkerRunner):  # a worker's comes from its master
+            run.load()
     except ScenarioError as exc:
         log.error("%s", exc)  # noqa: TRY400
         sys.exit(MISUSED)

@@ -219,3 +219,24 @@ async def test_the_wire_is_that_of_the_sdk(engine):
         "x-stainless-retry-count",
     ):
         assert ours[name] == by_sdk[name]
+
+
+async def test_a_master_and_workers_on_other_machines_do_the_same(tmp_path, engine, gateway):
+    engine.script = echo
+    worker = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "loadtest.load", "worker", "--master-host", "127.0.0.1", "--url", gateway.url],
+        cwd=ROOT,
+        env={**os.environ, "LOAD_KEY": KEY},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        code, printed = await load(tmp_path, gateway.url, LOAD, "--expect-workers", "1")
+        assert code == 0, printed
+        async with asyncio.timeout(60):
+            await worker.wait()
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+    assert results.read(tmp_path / "out")["generator"]["workers"] == 1
