@@ -16,12 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loadtest.images.stack import free_port
 from loadtest.load import answers, demo, page, results, scenario, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MISUSED = 2
+MASTER_PORT = 5557
+"""Locust's own."""
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +57,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument(
         "--expect-workers", type=int, help="instead: be the master of so many on other machines (`worker`)"
     )
+    run.add_argument("--master-port", type=int, default=MASTER_PORT, help="that those connect to")
     run.add_argument("--web", type=int, metavar="PORT", help="Locust's web page on this port; Ctrl-C ends the run")
     run.add_argument("--out", type=Path, help="folder of the results")
     run.add_argument(
@@ -62,6 +66,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     worker = commands.add_parser("worker", help="generate for a master on another machine")
     worker.set_defaults(command=_worker)
     worker.add_argument("--master-host", required=True)
+    worker.add_argument("--master-port", type=int, default=MASTER_PORT)
     worker.add_argument("--url", required=True, help="of the service, as the master has it")
     compare = commands.add_parser("compare", help="compare two runs")
     compare.set_defaults(command=_compare)
@@ -98,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
             lasts_s=arguments.lasts_s,
             at_least_per_s=arguments.at_least_per_s,
         )
-        command = locust_command(run, arguments.workers, arguments.web, arguments.expect_workers)
+        command = locust_command(run, arguments.workers, arguments.web, arguments.expect_workers, arguments.master_port)
         if arguments.print:
             print(f"{settings.RUN}='{settings.to_environ(run, '')[settings.RUN]}'\n{' '.join(command)}")
             return 0
@@ -115,7 +120,9 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def locust_command(run: settings.Run, workers: int, web_port: int | None, expected: int | None = None) -> list[str]:
+def locust_command(
+    run: settings.Run, workers: int, web_port: int | None, expected: int | None = None, master_port: int = MASTER_PORT
+) -> list[str]:
     """Make Locust's command: users are generators, one for each worker."""
     users = str(expected or workers)
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", run.url]
@@ -123,15 +130,18 @@ def locust_command(run: settings.Run, workers: int, web_port: int | None, expect
     command += ["--exit-code-on-error", "0"]
     command += ["--headless", "--only-summary"] if web_port is None else ["--autostart", "--web-port", str(web_port)]
     if expected:
-        return [*command, "--master", "--expect-workers", users]
-    return command + (["--processes", str(workers)] if workers > 1 else [])
+        return [*command, "--master", "--expect-workers", users, "--master-bind-port", str(master_port)]
+    if workers > 1:
+        port = str(free_port())  # of this run alone: two may go on at once
+        command += ["--processes", str(workers), "--master-port", port, "--master-bind-port", port]
+    return command
 
 
 def _worker(arguments: argparse.Namespace) -> int:
     # The scenario comes from the master, with the first order.
     run = settings.Run(scenario="", url=_base(arguments.url), folder="")
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker"]
-    command += ["--master-host", arguments.master_host]
+    command += ["--master-host", arguments.master_host, "--master-port", str(arguments.master_port)]
     return _locust(command, {**os.environ, **settings.to_environ(run, os.environ.get(settings.KEY, ""))})
 
 

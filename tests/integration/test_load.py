@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from loadtest.load import page, pictures, plan, results, scenario, wire
+from tests.support.demo import free_ports
 from tests.support.engine import DONE, chat_answer, chunk, stream
 from tests.support.gateway import KEY
 from tests.support.simulated_engine import digest
@@ -223,15 +224,27 @@ async def test_the_wire_is_that_of_the_sdk(engine):
 
 async def test_a_master_and_workers_on_other_machines_do_the_same(tmp_path, engine, gateway):
     engine.script = echo
+    port = str(free_ports(1)[0])
     worker = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "loadtest.load", "worker", "--master-host", "127.0.0.1", "--url", gateway.url],
+        *[
+            sys.executable,
+            "-m",
+            "loadtest.load",
+            "worker",
+            "--master-host",
+            "127.0.0.1",
+            "--master-port",
+            port,
+            "--url",
+            gateway.url,
+        ],
         cwd=ROOT,
         env={**os.environ, "LOAD_KEY": KEY},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        code, printed = await load(tmp_path, gateway.url, LOAD, "--expect-workers", "1")
+        code, printed = await load(tmp_path, gateway.url, LOAD, "--expect-workers", "1", "--master-port", port)
         assert code == 0, printed
         async with asyncio.timeout(60):
             await worker.wait()
