@@ -115,6 +115,64 @@ def test_the_handler_of_signals_is_put_back(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+class Service(http.server.BaseHTTPRequestHandler):
+    """Lists a model to whoever has the key, and has a gateway's metrics."""
+
+    looks = 0
+
+    def do_GET(self):
+        if self.path == "/metrics":
+            Service.looks += 1
+            self._send(200, f"gateway_resident_memory_bytes {Service.looks}e6\n".encode())
+        elif self.headers["authorization"] == "Bearer k":
+            self._send(200, b'{"data": [{"id": "qwen3-vl-demo"}]}')
+        else:
+            self._send(401, b"{}")
+
+    def _send(self, status, content):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def service():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_service_s_model_decides_how_answers_are_checked(service):
+    run = settings.Run(scenario="steady", url=service, folder="f")
+    assert target.ask(run, "k") == target.Target("qwen3-vl-demo", "exact")
+    named = settings.Run(scenario="steady", url="http://127.0.0.1:1", folder="f", model="m", answers="digest")
+    assert target.ask(named, "") == target.Target("m", "digest")
+
+
+def test_a_wrong_key_is_said(service):
+    with pytest.raises(target.TargetError, match="is KEY right"):
+        target.first_model(service, "another")
+
+
+def test_memory_is_looked_at_while_the_run_goes_on(service, monkeypatch):
+    monkeypatch.setattr(target, "MEMORY_EVERY_S", 0.01)
+    with target.Memory(service + "/metrics") as memory:
+        while len(memory.samples()) < 3:
+            memory._thread.join(0.01)
+    assert memory.samples()[:2] == sorted(memory.samples()[:2])
+    assert memory.timed[0][0] >= 0
+
+
+def test_a_gateway_without_metrics_is_no_sample(monkeypatch):
+    with target.Memory("") as memory:
+        pass
+    assert memory.samples() == []
+
+
 def test_a_service_that_is_not_there_is_said():
     (port,) = free_ports(1)
     with pytest.raises(target.TargetError, match="lists no model"):
