@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from loadtest.load import figures
 
@@ -107,6 +108,7 @@ def distributions(runs: Sequence[tuple[str, Sequence[Outcome]]]) -> Figure:
                 axis.step(values, [(rank + 1) / len(values) * 100 for rank in range(len(values))], label=label)
         axis.set_title(f"{title} [s]", loc="left")
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("% faster")
     if len(runs) > 1:
         axes[0].legend(frameon=False, fontsize=7)
