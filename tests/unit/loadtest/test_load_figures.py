@@ -109,6 +109,12 @@ def test_one_stall_does_not_end_the_climb():
     assert searched(Ramp(), 64.0, flaky={2})[0].met == pytest.approx(64, rel=0.05)
 
 
+def test_a_disturbance_of_several_steps_is_found_out_at_the_end():
+    search, tried = searched(Ramp(first_per_s=8), 64.0, flaky={1, 2})
+    assert tried[:3] == [8, 8, 4]
+    assert search.met == pytest.approx(64, rel=0.05)
+
+
 def test_a_service_that_meets_nothing_has_no_capacity():
     assert searched(Ramp(), 0.0)[0].met == 0
 
