@@ -98,7 +98,8 @@ def measure(bench: Bench, load: Load, side: Side, name: str) -> dict[str, float]
         folder=str(bench.folder),
         name=f"{name}.json",
     )
-    bench.commands.append(shlex.join(["python", *argv[1:]]))
+    shown = ["vllm", "bench", "serve", *argv[2:]]  # as it reads where vLLM has its own name; no path of this machine
+    bench.commands.append(shlex.join(shown))
     environ = {**os.environ, "OPENAI_API_KEY": side.key, "HF_HUB_OFFLINE": "1" if Path(bench.model).is_dir() else "0"}
     log = bench.folder / f"{name}.log"
     with log.open("wb") as output:

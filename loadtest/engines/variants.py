@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = {"max-num-seqs": 256, "max-num-batched-tokens": 2048}
 """vLLM's, where the profile says nothing."""
+SERVE = Path(__file__).with_name("bench_serve.py")
 QUICK = ("profile", "no prefix caching")
 """Variants of a short run."""
 
@@ -85,7 +87,7 @@ def command(
 ) -> list[str]:
     """Make the command of one measurement. The key is in OPENAI_API_KEY, never in argv."""
     return [
-        *(python, "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--backend", "openai-chat"),
+        *(python, str(SERVE), "--backend", "openai-chat"),
         *("--base-url", url, "--endpoint", "/v1/chat/completions"),
         *("--model", tokenizer, "--tokenizer", tokenizer, "--served-model-name", model),
         *load.flags,
