@@ -72,7 +72,7 @@ class Clients:
             content = await response.read()
             spent_s = time.perf_counter() - begun_s
             self.statuses[response.status] += 1
-            text = text_of(content) if response.status == 200 else ""
+            text = text_of(content) if response.status == 200 else content.decode(errors="replace")
             retry_after = response.headers.get("retry-after")
             return Outcome(response.status, text, response.headers.get("x-cache", ""), retry_after, spent_s)
 

@@ -34,10 +34,10 @@ class Engine:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
-        content = body["messages"][-1]["content"]
-        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        text = next(part["text"] for part in parts if part["type"] == "text")
-        urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        contents = [message["content"] for message in body["messages"]]
+        said = [content if isinstance(content, list) else [{"type": "text", "text": content}] for content in contents]
+        text = next(part["text"] for part in said[-1] if part["type"] == "text")
+        urls = [part["image_url"]["url"] for parts in said for part in parts if part["type"] == "image_url"]
         seen = digest(base64.b64decode(urls[0].partition(",")[2])) if urls else "none"
         self.asked[seen, body["cache_salt"], text] += 1
         self.at_once += 1

@@ -1,0 +1,1 @@
+"""vLLM's own benchmark over a profile's knobs, directly and through the gateway."""
