@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from delivery import record
 from delivery.record import Entry, Result
+
 from serving.exchange import NoExchange, request
 from serving.host import settings as host_settings
 from serving.host.change import Cancelled, Change, Fault

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from delivery import record
 from delivery.record import Entry, Result, Step
-from delivery.tools import Done
+
 from serving.host.containers import UNITS, Unit
 from serving.host.proxy import ProxyGone
 from serving.host.settings import SLOTS
@@ -22,6 +22,8 @@ from serving.host.state import Attempt, Release, Serving, State, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from delivery.tools import Done
 
     from serving.host.containers import Containers, Run
     from serving.host.proxy import Proxy

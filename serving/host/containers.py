@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from delivery.tools import Done
+
     from serving.host.settings import Settings
 
     class Run(Protocol):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from delivery import notify
 from delivery.record import Entry, Result
+
 from serving.host.state import write_whole
 
 if TYPE_CHECKING:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 SLOTS = ("a", "b")
 REPOSITORY = re.compile(r"[a-z0-9][a-z0-9.:_-]*(/[a-z0-9][a-z0-9._-]*)+")
@@ -115,7 +112,7 @@ def load(etc: Path) -> Settings:
         raise BadSettings(f"{etc / 'host.env'}: " + "; ".join(faults))
     return Settings(
         etc=etc,
-        state=etc.parent.joinpath(value["STATE"]),
+        state=Path(value["STATE"]),
         gateway_repository=value["GATEWAY_REPOSITORY"],
         engine_repository=value["ENGINE_REPOSITORY"],
         environment=value["ENVIRONMENT"],
