@@ -118,6 +118,7 @@ chmod -R u=rwX,go=rX "$ETC/monitoring"
 # ---- who may deploy ----------------------------------------------------------------------------------------------------
 if [ -n "$key" ]; then
   id "$DEPLOY_USER" >/dev/null 2>&1 || useradd --system --create-home --shell /bin/sh "$DEPLOY_USER"
+  usermod --password '*' "$DEPLOY_USER" # no password, but not locked: sshd without PAM refuses a locked user
   home=$(getent passwd "$DEPLOY_USER" | cut -d: -f6)
   # Root's own: the user can neither change nor add to it.
   install -d -m 755 "$home/.ssh"
