@@ -53,13 +53,12 @@ def parser() -> argparse.ArgumentParser:
     deploy = commands.add_parser("deploy", help="bring a version up")
     deploy.add_argument("images", nargs="+", type=_like(IMAGE), metavar="IMAGE@sha256:…")
     deploy.add_argument("--version", type=_like(VERSION), required=True)
-    deploy.add_argument("--commit", type=_like(COMMIT), default="")
+    deploy.add_argument("--commit", type=_like(COMMIT), help="that it was built of")
     back = commands.add_parser("rollback", help="go to a kept version")
     back.add_argument("version", nargs="?", type=_like(VERSION), help="default: the one that served before")
-    back.set_defaults(commit="")
     for command in (deploy, back):
-        command.add_argument("--actor", type=_like(ACTOR), default="", help="who asks for it")
-        command.add_argument("--run-url", type=_like(RUN_URL), default="", help="page of the run that asks for it")
+        command.add_argument("--actor", type=_like(ACTOR), help="who asks for it")
+        command.add_argument("--run-url", type=_like(RUN_URL), help="page of the run that asks for it")
     commands.add_parser("status", help="what serves, and how the last attempt ended")
     commands.add_parser("list", help="the kept versions")
     commands.add_parser("converge", help="make what runs what the state says")
@@ -151,10 +150,10 @@ def build(settings: Settings, asked: argparse.Namespace) -> Change:
         kind=asked.command,
         environment=settings.environment,
         release=settings.name,
-        actor=getattr(asked, "actor", ""),
-        commit=getattr(asked, "commit", ""),
-        version=getattr(asked, "version", "") or "",
-        run_url=getattr(asked, "run_url", ""),
+        actor=getattr(asked, "actor", None) or "",
+        commit=getattr(asked, "commit", None) or "",
+        version=getattr(asked, "version", None) or "",
+        run_url=getattr(asked, "run_url", None) or "",
         started_at=record.stamp(time.time()),
     )
     proxy = Proxy(settings.state / "serving.map", say_to(settings.proxy_socket))

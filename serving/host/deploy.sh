@@ -18,7 +18,8 @@
 # environment, so that nobody's shell decides what is run as root.
 set -euo pipefail
 root=$(cd -P "$(dirname "$0")/../.." && pwd)
+cd / # and -P: what lies in the caller's directory is no part of the program
 # As root it must not write .pyc files beside sources that somebody else may own.
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
   PYTHONPATH="$root:$root/.github/scripts" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-  python3 -m serving.host --etc "$root/etc" "$@"
+  python3 -P -m serving.host --etc "$root/etc" "$@"

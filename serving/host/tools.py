@@ -35,6 +35,7 @@ class Tools:
     def run(self, argv: list[str], timeout_s: float, environ: Mapping[str, str] | None = None) -> Done:
         """Run a program to its end or its deadline; a fault becomes an exit code."""
         token = secrets.token_hex(8)
+        self.note.write_text(f"{token}\n", encoding="utf-8")  # before there is anything to end
         try:
             process = subprocess.Popen(
                 argv,
@@ -46,8 +47,9 @@ class Tools:
                 env={**os.environ, **(environ or {}), TOKEN: token},
             )
         except OSError as exc:
+            self.note.unlink()
             return Done(EX_MISSING, err=f"{argv[0]} cannot be run: {exc.strerror}")
-        self.note.write_text(f"{process.pid} {token}\n", encoding="utf-8")
+        self.note.write_text(f"{token} {process.pid}\n", encoding="utf-8")
         try:
             out, err = process.communicate(timeout=timeout_s)
             done = Done(process.returncode, out, err)
@@ -68,31 +70,32 @@ class Tools:
     def end_orphans(self) -> bool:
         """End what a killed run had started; return whether there was anything."""
         try:
-            number, token = self.note.read_text(encoding="utf-8").split()
+            token, *number = self.note.read_text(encoding="utf-8").split()
         except (FileNotFoundError, ValueError):
             return False
-        found = bool(_members(int(number), token))
-        _end(int(number), token)
+        group = int(number[0]) if number else None
+        found = bool(_members(group, token))
+        _end(group, token)
         self.note.unlink(missing_ok=True)
         return found
 
 
-def _members(group: int, token: str) -> list[int]:
-    """Processes of that group that we started. Containers' monitors leave the group, and stay."""
+def _members(group: int | None, token: str) -> list[int]:
+    """Processes that we started, of that group when it is known. Containers' monitors leave the group, and stay."""
     mark = f"{TOKEN}={token}".encode()
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            if os.getpgid(int(folder.name)) == group and mark in (folder / "environ").read_bytes().split(b"\0"):
+            if group in {None, os.getpgid(int(folder.name))} and mark in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
         except OSError:  # it has ended meanwhile
             continue
     return found
 
 
-def _end(group: int, token: str) -> None:
+def _end(group: int | None, token: str) -> None:
     """Stop a group of processes: politely, then not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not (members := _members(group, token)):

@@ -7,6 +7,7 @@ and are taken away at the end. The gateway's image is the real one; the engine's
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -164,21 +165,38 @@ def answers(url: str) -> bool:
 
 
 def build(folder: Path) -> None:
-    """The images: the real gateway and the engine of the tests, each flattened to one layer, then one per version."""
+    """The images: the real gateway and the engine of the tests, each flattened to one layer, then one per version.
+
+    They stay in .cache/containers, and are built anew when something changed that is in them.
+    """
+    inputs = _inputs()
+    if podman("images", "--quiet", "--filter", f"label=inputs={inputs}").strip():
+        return
     base = images.build("gateway/Dockerfile", "host-gateway:real", VERSION="0.0.test", REVISION="0" * 40)
     context = folder / "engine"
     context.mkdir()
     shutil.copy(ROOT / "tests" / "host" / "engine.py", context)
     golden = tomllib.loads(GOLDEN.read_text())
     (context / "answers.json").write_text(json.dumps({case["question"]: case["equals"] for case in golden["case"]}))
-    _bud(context, "host-engine:flat", f"FROM {images.BASE}\nCOPY engine.py answers.json /\n"
-         'ENTRYPOINT ["python3", "-B", "/engine.py"]\nCMD ["run"]\n', "--squash")  # fmt: skip
+    engine = f'FROM {images.BASE}\nCOPY engine.py answers.json /\nENTRYPOINT ["python3", "-B", "/engine.py"]\nCMD ["run"]\n'
+    _bud(context, "host-engine:flat", engine, "--squash")
     _bud(context, "host-gateway:flat", f"FROM {base}\n", "--squash")
     for version, environ in VERSIONS.items():
         lines = "".join(f"ENV {name}={value}\n" for name, value in environ.items())
         for kind in ("gateway", "engine"):
             text = f"FROM localhost/host-{kind}:flat\n{lines if kind == 'engine' else ''}LABEL version={version}\n"
             _bud(context, f"host-{kind}:{version}", text)
+    _bud(context, "host-built:last", f"FROM scratch\nLABEL inputs={inputs}\n")
+    podman("image", "prune", "--force")
+
+
+def _inputs() -> str:
+    """Digest of all that the images are made of."""
+    paths = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "requirements").glob("*.lock"), ROOT / "gateway" / "Dockerfile"]
+    digest = hashlib.sha256(json.dumps(VERSIONS).encode())
+    for path in [*sorted(paths), ROOT / "tests" / "host" / "engine.py", GOLDEN]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _bud(context: Path, tag: str, dockerfile: str, *options: str) -> None:

@@ -26,7 +26,7 @@ def digest(name: str) -> str:
 
 
 def image(kind: str, name: str) -> str:
-    return f"{ {'gateway': GATEWAY, 'engine': ENGINE}[kind] }@{digest(name)}".replace(" ", "")
+    return f"{dict(gateway=GATEWAY, engine=ENGINE)[kind]}@{digest(name)}"
 
 
 class Killed(BaseException):

@@ -222,7 +222,7 @@ class TestTools:
     def test_another_process_with_that_number_is_left_alone(self, tools):
         other = subprocess.Popen(["sleep", "60"], start_new_session=True)
         try:
-            tools.note.write_text(f"{other.pid} 0123456789abcdef\n")
+            tools.note.write_text(f"0123456789abcdef {other.pid}\n")
             assert not tools.end_orphans()
             assert other.poll() is None
         finally:
