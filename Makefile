@@ -74,6 +74,18 @@ system-images: ## Install the Debian packages that `make images` needs
 	echo "system-images: installing$$missing"; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
+.PHONY: system-host
+system-host: system-images ## Install the Debian packages that `make host-test` needs
+	@missing=; for pair in haproxy:haproxy docker-registry:docker-registry sshd:openssh-server sudo:sudo \
+	  podman-compose:podman-compose ssh:openssh-client; do PATH="$$PATH:/usr/sbin" command -v "$${pair%%:*}" >/dev/null \
+	  || missing="$$missing $${pair##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "Install first: sudo apt-get install$$missing"; exit 1; fi; \
+	command -v apt-get >/dev/null || { echo "Install first:$$missing"; exit 1; }; \
+	echo "system-host: installing$$missing"; \
+	apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	[ ! -d /run/systemd/system ] || systemctl disable --quiet --now haproxy docker-registry ssh # the tests start their own
+
 ## ---- the demo ------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -100,6 +112,10 @@ images: system-images setup ## Build the images of gateway and CPU engine, run t
 .PHONY: image-gateway
 image-gateway: system-images setup ## The same for the gateway's image alone (root)
 	@$(PY) -m pytest $(ARGS) tests/containers/test_gateway_image.py
+
+.PHONY: host-test
+host-test: system-host setup ## One GPU host, really: deploy under load, a bad version, kills, rollback, the restricted key (root)
+	@$(PY) -m pytest -s $(ARGS) tests/host
 
 .PHONY: photos
 photos: setup ## Install the real photographs that tests and benchmarks use
@@ -132,7 +148,7 @@ pytest: setup engine photos chart-tools ## All tests with branch coverage
 	@# Two at once: the engine's tests mostly wait for engines to start, which one core does.
 	@$(PY) -m coverage run -m pytest $(ARGS) tests/engine >.engine-tests.log 2>&1 & engine=$$!; \
 	trap "kill $$engine 2>/dev/null || true" EXIT; failed=0; \
-	$(PY) -m coverage run -m pytest $(ARGS) --ignore tests/engine --ignore tests/pressure --ignore tests/containers || failed=1; \
+	$(PY) -m coverage run -m pytest $(ARGS) --ignore tests/engine --ignore tests/pressure --ignore tests/containers --ignore tests/host || failed=1; \
 	echo "pytest: waiting for the tests with real vLLM"; \
 	wait $$engine || failed=1; cat .engine-tests.log; exit $$failed
 	@$(PY) -m coverage combine --quiet
