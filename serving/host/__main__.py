@@ -1,4 +1,4 @@
-"""`deploy.sh deploy | rollback | status | list | converge`: the command line of one GPU host. deploy.sh has the usage."""
+"""`deploy.sh deploy | rollback | status | list | converge`: one GPU host's command line; deploy.sh has the usage."""
 
 from __future__ import annotations
 
@@ -234,9 +234,7 @@ def show_status(change: Change) -> int:
         runs = change.containers.running(unit) == image
         say(f"  {unit.kind} in slot {unit.slot}: {image}{'' if runs else ' NOT RUNNING'}")
     if last := change.reporter.last():
-        say(
-            f"last: {last['kind']} {last['version']} {last['result']} at {last['finished_at']} {last['reason']}".rstrip()
-        )
+        say(f"last: {last['kind']} {last['version']} {last['result']} {last['finished_at']} {last['reason']}".rstrip())
     return 0 if ready else EX_BAD
 
 

@@ -1,8 +1,8 @@
 """The order of a deployment and of a rollback on one host: start beside, look, switch, look, keep it or go back.
 
-`settle` makes what runs what the state says, from wherever a run was killed. It is the way back, the cleaning up after a
-switch and the start of every run, so there is one of each to test. The state is changed once, when the new version has
-answered through the public port: before that a killed run is taken back, after that it is completed.
+`settle` makes what runs what the state says, from wherever a run was killed. It is the way back, the cleaning up after
+a switch and the start of every run, so there is one of each to test. The state is changed once, when the new version
+has answered through the public port: before that a killed run is taken back, after that it is completed.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Change:
     def settle(self, state: State) -> bool:
         """Make what runs what the state says, without waiting for readiness; return whether all of it ran already.
 
-        What serves keeps serving: the way for clients comes first, and what is stopped is drained. Raises Fault, ProxyGone.
+        What serves keeps serving: the way for clients comes first, and what is stopped is drained.
+        Raises Fault, ProxyGone.
         """
         serving = state.serving
         keep = {}
@@ -258,10 +259,10 @@ class Change:
         self._keep_logs(failed, state.serving)
         try:
             self._step("back", lambda: self.settle(state))
-            if not state.serving:
+            if not (before := state.serving):
                 self._ended(Result.FAILED, f"{reason}; a first version has nothing to go back to")
                 return
-            self._step("wait until the old is ready", lambda: self.wait_ready(state.serving))
+            self._step("wait until the old is ready", lambda: self.wait_ready(before))
             self._step("canary after the way back", lambda: self.look(self.settings.public_url))
         except (Fault, ProxyGone) as exc:
             self._ended(Result.ROLLBACK_FAILED, f"{reason}; then on the way back: {exc}")
@@ -321,9 +322,9 @@ class Change:
     def _gateway_url(self, serving: Serving) -> str:
         return f"http://127.0.0.1:{self.settings.gateway_ports[serving.gateway_slot]}"
 
-    @staticmethod
-    def _done(done: Done) -> None:
+    def _done(self, done: Done) -> None:
         if not done.ok:
+            self.reporter.say(done.err.rstrip())
             raise Fault(done.reason)
 
     def _step(self, name: str, act: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Containers of one slot: pulled by digest, started by compose, stopped, told about. docker and podman take the same words."""
+"""Containers of one slot: pulled by digest, started by compose, stopped. docker and podman take the same words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     class Run(Protocol):
         """How a program is run."""
 
-        def __call__(self, argv: list[str], timeout_s: float, environ: Mapping[str, str] | None = None) -> Done: ...
+        def __call__(self, argv: list[str], timeout_s: float, environ: Mapping[str, str] | None = None) -> Done:
+            """Run it to its end or its deadline, with more in its environment."""
+            ...
 
 
 PULL_TIMEOUT_S, COMMAND_TIMEOUT_S = 3600.0, 300.0

@@ -1,9 +1,9 @@
 """The public port: HAProxy, told over its socket which slot's gateway gets the next request.
 
-Nothing is reloaded and no connection of a client is closed. HAProxy looks the slot up in a map for each request, and opens
-a connection of its own to the gateway for each (http-server-close), so that what is sent after the switch goes to the new
-slot, also on a connection that is kept alive; what is under way ends where it began. The map is a file as well: HAProxy
-reads it when it starts.
+Nothing is reloaded and no connection of a client is closed. HAProxy looks the slot up in a map for each request, and
+opens a connection of its own to the gateway for each (http-server-close), so that what is sent after the switch goes to
+the new slot, also on a connection that is kept alive; what is under way ends where it began. The map is a file as well:
+HAProxy reads it when it starts.
 """
 
 from __future__ import annotations

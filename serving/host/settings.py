@@ -1,4 +1,4 @@
-"""/etc/qwen3-vl/host.env -> one frozen object; every fault is told at once. The files are KEY=VALUE lines, never a shell's."""
+"""/etc/qwen3-vl/host.env -> one frozen object; all faults are told at once. Lines are KEY=VALUE, never a shell's."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def load(etc: Path) -> Settings:
     faults = [f"{name} is no setting" for name in sorted(set(given) - set(DEFAULTS))]
     value = DEFAULTS | given
     faults += [
-        f"{name} is {value[name]!r}: give the repository that images are pulled from, such as ghcr.io/owner/repo/gateway"
+        f"{name} is {value[name]!r}: give the repository of its images, such as ghcr.io/owner/repo/gateway"
         for name in ("GATEWAY_REPOSITORY", "ENGINE_REPOSITORY")
         if not REPOSITORY.fullmatch(value[name])
     ]

@@ -1,6 +1,7 @@
-"""What serves, what is kept, what is under way: one small file that is replaced whole, so that a kill leaves the old or the new.
+"""What serves, what is kept, what is under way: one small file, replaced whole, so that a kill leaves old or new.
 
-The file is the truth about intentions. What really runs may differ after a kill or a reboot; change.converge brings it back.
+The file is the truth about intentions. What really runs may differ after a kill or a reboot; Change.settle
+brings it back.
 """
 
 from __future__ import annotations

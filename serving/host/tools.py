@@ -1,8 +1,8 @@
 """Runs the container engine, compose and the canary, with a deadline; and ends what a killed run left running.
 
 A program that is killed outright (SIGKILL, out of memory) leaves its children behind: a `compose up` that goes on would
-start a container after the next run has cleaned up. So each child's process group is noted while it runs, with a token in
-its environment by which the next run knows it again, whatever has that number by then.
+start a container after the next run has cleaned up. So each child's process group is noted while it runs, with a token
+in its environment by which the next run knows it again, whatever has that number by then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +62,6 @@ class Tools:
             raise
         finally:
             self.note.unlink(missing_ok=True)
-        if not done.ok:
-            print(done.err, end="", file=sys.stderr, flush=True)
         return done
 
     def end_orphans(self) -> bool:

@@ -33,7 +33,10 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self):
-        self._send(200, {"object": "list", "data": [{"id": "qwen3-vl-demo", "object": "model", "created": 1, "owned_by": "vllm"}]})
+        self._send(
+            200,
+            {"object": "list", "data": [{"id": "qwen3-vl-demo", "object": "model", "created": 1, "owned_by": "vllm"}]},
+        )
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -76,7 +79,8 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         self._send(
-            200, {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+            200,
+            {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage},
         )
 
     def _send(self, status, content):

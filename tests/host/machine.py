@@ -47,6 +47,21 @@ VERSIONS = {
 """Engines by version, with what differs in their environment."""
 
 
+ONE_NETWORK = """\
+# podman-compose 1.0.3 puts a container with network_mode into its project's network as well, which podman refuses.
+left=$#
+while [ "$left" -gt 0 ]; do
+  word=$1
+  shift
+  case $word in
+    --net | --network-alias) shift && left=$((left - 1)) ;;
+    *) set -- "$@" "$word" ;;
+  esac
+  left=$((left - 1))
+done
+"""
+
+
 def run(*argv: str, deadline_s: float = DEADLINE_S, **more) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline_s, check=False, **more)
     if done.returncode:
@@ -97,7 +112,10 @@ class Machine:
         """Begin it on the host; its process is the program's own, as each part of the entry becomes the next."""
         with (self.folder / "killed.log").open("ab") as log:
             return subprocess.Popen(
-                [str(self.script), *words], stdout=log, stderr=log, preexec_fn=die_with_parent
+                [str(self.script), *words],
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into libc, no locks
             )
 
     def ssh(self, command: str) -> subprocess.CompletedProcess[str]:
@@ -142,7 +160,11 @@ def process(argv: list[str], log: Path, up, **environ: str) -> Iterator[None]:
     """A server until the end; `up()` says whether it answers."""
     with log.open("ab") as output:
         child = subprocess.Popen(
-            argv, stdout=output, stderr=output, env={**os.environ, **environ}, preexec_fn=die_with_parent
+            argv,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environ},
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into libc, no locks
         )
     try:
         until = time.monotonic() + 30
@@ -178,7 +200,9 @@ def build(folder: Path) -> None:
     shutil.copy(ROOT / "tests" / "host" / "engine.py", context)
     golden = tomllib.loads(GOLDEN.read_text())
     (context / "answers.json").write_text(json.dumps({case["question"]: case["equals"] for case in golden["case"]}))
-    engine = f'FROM {images.BASE}\nCOPY engine.py answers.json /\nENTRYPOINT ["python3", "-B", "/engine.py"]\nCMD ["run"]\n'
+    engine = (
+        f'FROM {images.BASE}\nCOPY engine.py answers.json /\nENTRYPOINT ["python3", "-B", "/engine.py"]\nCMD ["run"]\n'
+    )
     _bud(context, "host-engine:flat", engine, "--squash")
     _bud(context, "host-gateway:flat", f"FROM {base}\n", "--squash")
     for version, environ in VERSIONS.items():
@@ -192,7 +216,11 @@ def build(folder: Path) -> None:
 
 def _inputs() -> str:
     """Digest of all that the images are made of."""
-    paths = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "requirements").glob("*.lock"), ROOT / "gateway" / "Dockerfile"]
+    paths = [
+        *(ROOT / "gateway").rglob("*.py"),
+        *(ROOT / "requirements").glob("*.lock"),
+        ROOT / "gateway" / "Dockerfile",
+    ]
     digest = hashlib.sha256(json.dumps(VERSIONS).encode())
     for path in [*sorted(paths), ROOT / "tests" / "host" / "engine.py", GOLDEN]:
         digest.update(path.read_bytes())
@@ -269,13 +297,11 @@ def wrappers(folder: Path, registry_port: int) -> None:
         '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=1024:1024"]\n'
         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
     )
-    (folder / "registries.conf").write_text(
-        f'[[registry]]\nlocation = "127.0.0.1:{registry_port}"\ninsecure = true\n'
-    )
+    (folder / "registries.conf").write_text(f'[[registry]]\nlocation = "127.0.0.1:{registry_port}"\ninsecure = true\n')
     flags = f"--root {folder / 'store'} --runroot {folder / 'run'} --storage-driver vfs"
     for name, text in {
         "podman": f"export CONTAINERS_CONF={folder / 'containers.conf'}\n"
-        f"export CONTAINERS_REGISTRIES_CONF={folder / 'registries.conf'}\nexec {tool('podman')} {flags} \"$@\"\n",
+        f'export CONTAINERS_REGISTRIES_CONF={folder / "registries.conf"}\n{ONE_NETWORK}exec {tool("podman")} {flags} "$@"\n',
         "compose": f'exec {tool("podman-compose")} --podman-path {binaries / "podman"} "$@"\n',
     }.items():
         (binaries / name).write_text("#!/bin/sh\n" + text)
@@ -321,7 +347,10 @@ def install(machine: Machine, ports: list[int]) -> None:
     (folder / "etc" / "host.env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     (folder / "etc" / "gateway.env").write_text("GATEWAY_ENGINE_PROBE_INTERVAL_S=0.5\n")
     (folder / "etc" / "engine.env").write_text("LATENCY_S=0.1\n")
-    digests = [f"{name}_DIGEST=sha256:{'0' * 64}" for name in ("REDIS", "PROMETHEUS", "GRAFANA", "NODE_EXPORTER", "DCGM_EXPORTER")]
+    digests = [
+        f"{name}_DIGEST=sha256:{'0' * 64}"
+        for name in ("REDIS", "PROMETHEUS", "GRAFANA", "NODE_EXPORTER", "DCGM_EXPORTER")
+    ]
     (folder / "etc" / "images.env").write_text("\n".join(digests) + "\n")
     (folder / "etc" / "secrets.env").write_text(
         f"NOTIFY_WEBHOOK_URL={machine.receiver.url}/webhook\nNOTIFY_WEBHOOK_SECRET={SECRET}\n"

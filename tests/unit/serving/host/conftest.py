@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-
 from delivery.record import Entry
 from delivery.tools import Done
+
 from serving.host import settings as host_settings
 from serving.host.change import Change
 from serving.host.containers import Containers
 from serving.host.proxy import Proxy, ProxyGone
 from serving.host.report import Reporter
 from serving.host.state import StateFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GATEWAY, ENGINE = "registry.test/q/gateway", "registry.test/q/engine"
 
@@ -26,7 +29,7 @@ def digest(name: str) -> str:
 
 
 def image(kind: str, name: str) -> str:
-    return f"{dict(gateway=GATEWAY, engine=ENGINE)[kind]}@{digest(name)}"
+    return f"{GATEWAY if kind == 'gateway' else ENGINE}@{digest(name)}"
 
 
 class Killed(BaseException):
@@ -88,7 +91,16 @@ class World:
         proxy = Proxy(settings.state / "serving.map", self.say)
         states = Memory(settings.state / "state.json", self)
         return Change(
-            settings, states, Containers(settings, self.run), proxy, reporter, self.run, self.get, entry, self.clock, self.sleep
+            settings,
+            states,
+            Containers(settings, self.run),
+            proxy,
+            reporter,
+            self.run,
+            self.get,
+            entry,
+            self.clock,
+            self.sleep,
         )
 
     def deploy(self, version="v1", **images):
@@ -156,7 +168,10 @@ class World:
             (
                 box
                 for name, box in self.containers.items()
-                if "-engine-" in name and box["running"] and box["port"] == gateway["engine_port"] and box["image"] not in self.broken
+                if "-engine-" in name
+                and box["running"]
+                and box["port"] == gateway["engine_port"]
+                and box["image"] not in self.broken
             ),
             None,
         )
@@ -215,7 +230,11 @@ class World:
         box = self.containers.get(words[-1])
         if not box:
             return Done(1, err="no such container")
-        found = {"State": {"Running": box["running"]}, "RestartCount": box["restarts"], "Config": {"Image": box["image"]}}
+        found = {
+            "State": {"Running": box["running"]},
+            "RestartCount": box["restarts"],
+            "Config": {"Image": box["image"]},
+        }
         return Done(0, json.dumps([found]))
 
     def _stop(self, words):

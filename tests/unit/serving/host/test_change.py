@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-import pytest
 
+import pytest
 from delivery.record import Result
 from delivery.tools import Done
+
 from serving.host.change import Cancelled
 from tests.unit.serving.host.conftest import Killed, image
 

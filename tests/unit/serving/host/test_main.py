@@ -21,7 +21,9 @@ def call(world, monkeypatch, capsys):
     """Run it; returns the exit code and what it printed."""
 
     def build(_, asked):
-        change = world.change(asked.command, getattr(asked, "version", None) or "", getattr(asked, "commit", None) or "")
+        change = world.change(
+            asked.command, getattr(asked, "version", None) or "", getattr(asked, "commit", None) or ""
+        )
         object.__setattr__(change.reporter, "say", program.say)
         return change
 
@@ -194,7 +196,9 @@ def test_a_connection_that_is_cut_ends_nothing(tmp_path):
         f"pathlib.Path({str(tmp_path / 'done')!r}).write_text('yes')"
     )
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / '.github' / 'scripts'}"}
-    with subprocess.Popen([str(ROOT / ".venv/bin/python"), "-c", code], stdout=subprocess.PIPE, env=environ) as program_:
+    with subprocess.Popen(
+        [str(ROOT / ".venv/bin/python"), "-c", code], stdout=subprocess.PIPE, env=environ
+    ) as program_:
         program_.stdout.close()
         program_.wait(60)
     assert (tmp_path / "done").read_text() == "yes"

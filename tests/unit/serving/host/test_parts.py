@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from delivery.record import Entry, Result
+
 from serving.host import settings
 from serving.host.containers import IMAGE, Containers, Unit
 from serving.host.proxy import Proxy, ProxyGone, say_to
@@ -49,7 +49,16 @@ class TestSettings:
         text = "KEEP=0\nENGINE_SWAP=both\nNAME=a b\nPUBLIC_URL=vision\nENGINE_GPUS=all\nENGINE_PORTS=1\nTYPO=1\n"
         with pytest.raises(settings.BadSettings) as caught:
             self.load(tmp_path, text)
-        for name in ("KEEP", "ENGINE_SWAP", "NAME", "PUBLIC_URL", "ENGINE_GPUS", "ENGINE_PORTS", "TYPO is no setting", "REPOSITORY"):
+        for name in (
+            "KEEP",
+            "ENGINE_SWAP",
+            "NAME",
+            "PUBLIC_URL",
+            "ENGINE_GPUS",
+            "ENGINE_PORTS",
+            "TYPO is no setting",
+            "REPOSITORY",
+        ):
             assert name in str(caught.value), name
 
     def test_ports_must_differ(self, tmp_path):
@@ -94,7 +103,9 @@ class TestState:
         reader.join()
         assert seen <= {100_000, 200_000}
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "releases": [{}], "serving": null, "attempt": null}'])
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "releases": [{}], "serving": null, "attempt": null}']
+    )
     def test_what_cannot_be_read_is_not_guessed(self, tmp_path, text):
         (tmp_path / "state.json").write_text(text)
         with pytest.raises(BadState):
@@ -255,7 +266,9 @@ class TestReport:
     def test_the_metric_is_what_prometheus_reads(self, tmp_path):
         text = metrics(self.entry(Result.ROLLED_BACK), 1000.0)
         assert 'qwen3vl_host_deploy_last_success{kind="deploy",result="rolled_back",version="v1"} 0\n' in text
-        checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        checked = subprocess.run(
+            ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        )
         assert (checked.returncode, checked.stderr) == (0, "")
 
 
@@ -263,7 +276,14 @@ def test_images_are_named_by_digest_only():
     digest = "@sha256:" + "0" * 64
     for good in ("ghcr.io/o/r/gateway" + digest, "127.0.0.1:5000/a/b" + digest):
         assert IMAGE.fullmatch(good)
-    for bad in ("ghcr.io/o/r/gateway:latest", "ghcr.io/o/r/gateway", "x:v1@sha256:0", "--privileged" + digest, "A/b" + digest, "a b" + digest):
+    for bad in (
+        "ghcr.io/o/r/gateway:latest",
+        "ghcr.io/o/r/gateway",
+        "x:v1@sha256:0",
+        "--privileged" + digest,
+        "A/b" + digest,
+        "a b" + digest,
+    ):
         assert not IMAGE.fullmatch(bad)
 
 
