@@ -58,12 +58,12 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def under_load(url: str):
+async def under_load(url: str, clients: int = CLIENTS):
     """Ask from the first line of the block to its last."""
     load, stop = Load(), asyncio.Event()
-    clients = [asyncio.create_task(load.client(url, number, stop)) for number in range(CLIENTS)]
+    tasks = [asyncio.create_task(load.client(url, number, stop)) for number in range(clients)]
     try:
         yield load
     finally:
         stop.set()
-        await asyncio.gather(*clients)
+        await asyncio.gather(*tasks)

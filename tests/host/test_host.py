@@ -125,7 +125,7 @@ async def test_killed_at_any_moment_a_second_run_completes_it_and_no_request_is_
     assert (await quietly(host.deploy_sh, *host.words("v1"))).returncode == 0
     whole_s = time.monotonic() - began
     killed_in = []
-    async with under_load(host.url) as load:
+    async with under_load(host.url, clients=2) as load:
         for number in range(KILLS):
             target = ("v2", "v1")[number % 2]
             program = host.begin(*host.words(target))
@@ -136,6 +136,7 @@ async def test_killed_at_any_moment_a_second_run_completes_it_and_no_request_is_
             program.send_signal(signal.SIGKILL)
             await quietly(program.wait)
             killed_in.append(round(delay_s, 1))
+            print(f"kill {number + 1} after {delay_s:.1f} s")
             again = await quietly(host.deploy_sh, *host.words(target))
             assert again.returncode == 0, again.stdout + again.stderr
             await quietly(runs_alone, host, target)
