@@ -177,6 +177,32 @@ def test_a_signal_is_taken_back_before_it_ends(call, world):
     assert set(world.running().values()) == {image("gateway", "g1"), image("engine", "e1")}
 
 
+def test_a_signal_whose_way_back_fails_needs_a_person(call, world):
+    call(*deploy("v1", gateway="g1", engine="e1"))
+
+    def canary(_):
+        world.proxy_gone = True
+        raise Cancelled
+
+    world._canary = canary
+    code, said = call(*deploy("v2", gateway="g2", engine="e2"))
+    assert code == 3
+    assert "run deploy.sh converge" in said
+
+
+def test_a_second_signal_does_not_cut_the_way_back_short(monkeypatch):
+    ignored = []
+    monkeypatch.setattr(program.signal, "signal", lambda number, how: ignored.append((number, how)))
+    with pytest.raises(Cancelled):
+        program._cancel()
+    assert ignored == [(number, program.signal.SIG_IGN) for number in program.SIGNALS]
+
+
+def test_what_a_killed_run_had_started_is_ended_first(call, world, monkeypatch):
+    monkeypatch.setattr(program.Tools, "end_orphans", lambda _: True)
+    assert call("converge")[1].startswith("host: ended what a killed run had left running")
+
+
 def test_a_fault_of_the_program_needs_a_person(call, world):
     def canary(_):
         raise ZeroDivisionError

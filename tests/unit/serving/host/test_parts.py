@@ -211,6 +211,21 @@ class TestTools:
         assert done.reason == "sh took more than 1 s and was stopped"
         assert gone(int((tmp_path / "pid").read_text()))
 
+    def test_a_signal_ends_what_was_started(self, tools, tmp_path, monkeypatch):
+        original, calls = subprocess.Popen.communicate, []
+
+        def communicate(process, *words, **more):
+            calls.append(process.pid)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            return original(process, *words, **more)
+
+        monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+        with pytest.raises(KeyboardInterrupt):
+            tools.run(["sleep", "60"], 60)
+        assert gone(calls[0])
+        assert not tools.note.exists()
+
     def test_what_a_killed_run_had_started_is_ended_by_the_next(self, tools, tmp_path):
         code = (
             "from pathlib import Path; from serving.host.tools import Tools; "
