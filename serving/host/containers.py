@@ -56,8 +56,9 @@ class Containers:
 
     def pull(self, image: str) -> Done:
         """Fetch an image that is named by its digest."""
-        if self._do("image", "inspect", image).ok:
-            return self._do("image", "inspect", "--format", "{{.Id}}", image)
+        here = self._do("image", "inspect", image)
+        if here.ok:
+            return here
         return self.run([*self.settings.container, "pull", "--quiet", image], PULL_TIMEOUT_S)
 
     def start(self, unit: Unit, image: str, engine_slot: str, commit: str) -> Done:

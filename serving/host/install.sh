@@ -57,6 +57,9 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail 'python3 m
 
 # ---- the program: replaced as a whole, so that nothing of an older one is left -----------------------------------------
 install -d -m 755 "$PREFIX"
+install -d -m 711 "$STATE"
+exec 9>"$STATE/lock"
+flock --nonblock 9 || fail 'a deployment is under way'
 new=$(mktemp -d "$PREFIX/new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 install -d -m 755 "$new/serving" "$new/delivery"
@@ -76,7 +79,6 @@ host=$PREFIX/serving/host
 
 # ---- settings: only what is not there yet ------------------------------------------------------------------------------
 install -d -m 700 "$ETC"
-install -d -m 711 "$STATE"
 install -d -m 755 "$STATE/textfile"
 install -d -m 770 -o 2000 -g 0 "$STATE/cache"
 install -d -m 700 -o 10001 -g 10001 "$ETC/keys"
