@@ -76,6 +76,18 @@ system-images: ## Install the Debian packages that `make images` needs
 	echo "system-images: installing$$missing"; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
+.PHONY: system-host
+system-host: system-images ## Install the Debian packages that `make host-test` needs
+	@missing=; for pair in haproxy:haproxy docker-registry:docker-registry sshd:openssh-server sudo:sudo \
+	  podman-compose:podman-compose ssh:openssh-client; do PATH="$$PATH:/usr/sbin" command -v "$${pair%%:*}" >/dev/null \
+	  || missing="$$missing $${pair##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "Install first: sudo apt-get install$$missing"; exit 1; fi; \
+	command -v apt-get >/dev/null || { echo "Install first:$$missing"; exit 1; }; \
+	echo "system-host: installing$$missing"; \
+	apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	[ ! -d /run/systemd/system ] || systemctl disable --quiet --now haproxy docker-registry ssh # the tests start their own
+
 ## ---- the demo ------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -102,6 +114,10 @@ images: system-images setup ## Build the images of gateway and CPU engine, run t
 .PHONY: image-gateway
 image-gateway: system-images setup ## The same for the gateway's image alone (root)
 	@$(PY) -m pytest $(ARGS) tests/containers/test_gateway_image.py
+
+.PHONY: host-test
+host-test: system-host setup ## One GPU host, really: deploy under load, a bad version, kills, rollback, the restricted key (root)
+	@$(PY) -m pytest -s $(ARGS) tests/host
 
 .PHONY: photos
 photos: setup ## Install the real photographs that tests and benchmarks use
@@ -147,7 +163,7 @@ cluster-test: chart-tools ## Install, ask, upgrade, roll back, drain and uninsta
 # Longest first, and whatever folder there will be among the others. Two at once: half of the time of each is waiting for
 # processes to start. Those left out have targets of their own.
 TEST_GROUPS := tests/engine tests/integration
-OTHER_TESTS := $(filter-out $(TEST_GROUPS) tests/unit tests/pressure tests/containers,$(patsubst %/,%,$(wildcard tests/*/)))
+OTHER_TESTS := $(filter-out $(TEST_GROUPS) tests/unit tests/pressure tests/containers tests/host,$(patsubst %/,%,$(wildcard tests/*/)))
 
 .PHONY: pytest
 pytest: setup engine photos chart-tools $(WORKFLOW_TOOLS)/.ready ## All tests with branch coverage
