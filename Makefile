@@ -270,7 +270,7 @@ verify: setup ## The generated parts are in step with the code
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew and write the lock files
-	@$(UV) pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/gateway.lock
+	@$(UV) pyproject.toml --extra otel --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/gateway.lock
 	@$(UV) requirements/build.in --only-binary :all: --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/build.lock
 	@$(UV) pyproject.toml --group dev --group load --extra weights --extra gpu --extra report --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/dev.lock
 	@$(UV) --group load --only-binary :all: --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements/load.lock
