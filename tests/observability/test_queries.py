@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from delivery.record import Entry, Result
 
 from gateway.metrics_reference import families
 from helm.observability import queries
@@ -15,6 +16,7 @@ from helm.observability.queries import (
     selectors_in,
     unknown_names,
 )
+from serving.host.report import metrics
 
 ALL = [*panel_queries(), *rule_queries()]
 
@@ -63,3 +65,12 @@ def test_no_name_is_listed_that_nobody_asks_for():
     asked = {name for query in ALL for name in names_in(query.expr)}
     assert queries.gpu_names() <= asked
     assert set(queries.EXPORTERS) <= asked
+
+
+def test_what_is_asked_of_hosts_is_what_a_deployment_writes():
+    entry = Entry("deploy", "production", "host", "a", "c", "1.5.0", "", "", result=Result.ROLLED_BACK)
+    text = metrics(entry, 1.0)
+    ours = [name for name in queries.EXPORTERS if name.startswith("qwen3vl_host_")]
+    assert ours
+    for name in ours:
+        assert f'{name}{{kind="deploy",result="rolled_back",version="1.5.0"}} ' in text

@@ -129,7 +129,9 @@ async def test_2000_mixed_requests_each_get_their_own_picture_s_answer(tmp_path,
             outcomes = await asyncio.gather(*(one(number, *job) for number, job in enumerate(jobs)))
             spent_s = time.perf_counter() - begun_s
             refused = [(jobs[number], outcome) for number, outcome in enumerate(outcomes) if outcome.status != 200]
-            assert refused == [], [file.read_text()[-4000:] for file in (*(g.log for g in gateways), *(e.log for e in engines))]
+            assert refused == [], [
+                file.read_text()[-4000:] for file in (*(g.log for g in gateways), *(e.log for e in engines))
+            ]
             assert [outcome.text for outcome in outcomes] == [alone[picture] for picture, *_ in jobs]
             # Nobody's first question was answered with what another had asked before.
             asked = {job[:2] for job, outcome in zip(jobs, outcomes, strict=True) if outcome.cache != "hit"}
