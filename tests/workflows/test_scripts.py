@@ -191,6 +191,15 @@ class TestCluster:
         assert done.stdout == ""
         assert "no matching signatures" in done.stderr
 
+    @pytest.mark.parametrize(("said", "code"), [("ok", 0), ("no matching signatures", 1)])
+    def test_a_host_s_image_passes_as_a_cluster_s_does(self, cluster, environ, said, code):
+        cluster.write(script={"cosign verify": [said]})
+        image = f"ghcr.io/owner/repo/gateway@{DIGEST}"
+        done = run("signed-by.sh", "image", image, env=environ)
+        assert (done.returncode, done.stdout) == (code, "")
+        ((_, _, asked, *_),) = [call for call in cluster.calls if call[0] == "cosign"]
+        assert asked == image
+
     def test_a_chart_without_a_digest_does_not_pass(self, cluster, environ, tmp_path):
         cluster.write(script={"helm pull": ["sha256:abc"]})
         done = run("only-ours.sh", str(tmp_path), env=environ)
