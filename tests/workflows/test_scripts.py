@@ -311,7 +311,7 @@ class TestAudit:
         "said",
         [
             "ERROR:pip_audit._cli:aiohttp: Dependency not found on PyPI and could not be audited: aiohttp (3.14)",
-            "Traceback (most recent call last):\n  File x\nrequests.exceptions.ProxyError: pypi.org: refused",
+            "Traceback (most recent call last):\n  File x\nrequests.exceptions.ProxyError: advisories.example: refused",
         ],
     )
     def test_advisories_that_cannot_be_asked_are_one_line_and_no_trace(self, audit, said):
