@@ -31,6 +31,8 @@ COUNT_S = 1.0
 """Between two looks at an engine's count of tokens, and the longest that one takes."""
 TOKENS = re.compile(rb"^vllm:(?:generation|prompt)_tokens_total(?:\{[^\n]*\})? ([0-9.e+]+)$", re.MULTILINE)
 """vLLM's counters of tokens in the text that Prometheus reads."""
+LOOKS = 5
+"""How often, in the time that an engine may be silent, it is looked whether an answer has come from it meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Prober:
         timeout_s: float,
         on_restore: Callable[[], None],
     ) -> None:
-        """A hung engine is out `interval_s` + `timeout_s` + COUNT_S after its last sign of life, at the latest."""
+        """A hung engine is out `interval_s` + 6/5 `timeout_s` + COUNT_S after its last sign of life, at the latest."""
         self._client = client
         self._headers = headers
         self._interval_s = interval_s
@@ -81,7 +83,7 @@ class Prober:
             if outcome == "token":
                 self._found(endpoint)
             elif outcome == "silent":
-                if endpoint.answers == answers and not await self._counts(endpoint):
+                if not await self._counts(endpoint):
                     self._lost(endpoint, "hung")
             elif clock() - alive_at > self._timeout_s:
                 self._lost(endpoint, outcome)
@@ -106,15 +108,30 @@ class Prober:
         endpoint.eject()
 
     async def _ask(self, endpoint: Endpoint) -> Outcome:
+        """What a probe finds; `silent` once neither it nor any client has got an answer for `timeout_s`."""
+        probe = asyncio.get_running_loop().create_task(self._probe(endpoint))
+        try:
+            answers, quiet = endpoint.answers, 0
+            while quiet < LOOKS:
+                done, _ = await asyncio.wait({probe}, timeout=self._timeout_s / LOOKS)
+                if done:
+                    return probe.result()
+                quiet = quiet + 1 if endpoint.answers == answers else 0
+                answers = endpoint.answers
+            return "silent"
+        finally:
+            probe.cancel()
+            await asyncio.gather(probe, return_exceptions=True)
+
+    async def _probe(self, endpoint: Endpoint) -> Outcome:
         headers = {**self._headers, **endpoint.headers}
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._client.send("POST", f"{endpoint.url}/v1/completions", headers, ONE_TOKEN)
-                try:
-                    await response.read()
-                finally:
-                    response.close()
-        except (TimeoutError, EngineTimeout):
+            response = await self._client.send("POST", f"{endpoint.url}/v1/completions", headers, ONE_TOKEN)
+            try:
+                await response.read()
+            finally:
+                response.close()
+        except EngineTimeout:
             return "silent"
         except EngineUnreachable:
             return "gone"

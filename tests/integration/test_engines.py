@@ -137,3 +137,17 @@ async def test_a_client_that_leaves_while_its_engine_is_taken_out_is_just_gone(s
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
     await until(lambda: endpoints(gateway).all[0].in_flight == 0)
+
+
+async def test_one_that_hangs_after_an_answer_is_found_by_the_probe_that_waits_already(start, engine):
+    gateway = await start(engine_probe_interval_s=0.1, engine_probe_timeout_s=1)
+    [endpoint] = endpoints(gateway).all
+    async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=20) as http:
+        await until(lambda: endpoint.proven)
+        before = engine.probes
+        engine.probes_hang = True
+        await until(lambda: engine.probes > before)
+        waiting = engine.probes
+        assert (await http.post(CHAT, json=text("the last"))).status_code == 200
+        await until(lambda: endpoint.ejected)
+        assert engine.probes == waiting
