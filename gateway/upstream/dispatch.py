@@ -19,7 +19,7 @@ from gateway.telemetry import ENGINE_FAILURES
 from gateway.upstream.affinity import affinity_key
 from gateway.upstream.client import EngineUnreachable
 from gateway.upstream.endpoints import Ejected
-from gateway.upstream.retries import AskAnother, Attempts, judged, unavailable
+from gateway.upstream.retries import ONCE_MORE, AskAnother, Attempts, judged, unavailable
 from gateway.upstream.silence import Attended, attended
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Upstream:
         ENGINE_FAILURES.labels(endpoint.url, failure.cause).inc()
         if self._probed and failure.cause in DRAINS:
             endpoint.close()  # Until a probe finds it there again.
-        elif failure.cause in DRAINS or not failure.lost:
+        elif failure.cause in DRAINS or not (failure.lost or failure.cause in ONCE_MORE):
             self._endpoints.pause(endpoint)
         if failure.cause == "connect":
             attempts.moved("connect")

@@ -29,8 +29,15 @@ MAX_RETRIES = 2
 BAD_GATEWAYS = frozenset({502, 503, 504})
 STOPPING = ("cannot schedule new futures", "EngineCore encountered an issue")
 """What vLLM says with status 500 when it drains, and when its core has died."""
+GAVE_UP = "Internal server error"
+"""What vLLM says with status 500 (its GenerationError) when it gave one request up and is well itself: above all when
+its front end took a picture for cached that its core had not, or not yet. It forgets the picture then; the next try
+goes through. Source: vLLM's `MultiModalCacheMissError` and `_raise_if_error`.
+"""
+ONCE_MORE = frozenset({"closed", "generation"})
+"""Failures that say nothing of the engine, which may be asked again itself: a stale connection of the pool, GAVE_UP."""
 
-for _cause in ("connect", "ejected", "closed", "protocol", "broken", "unavailable", "stopping", "abort"):
+for _cause in ("connect", "ejected", "closed", "protocol", "broken", "unavailable", "stopping", "abort", "generation"):
     ENGINE_RETRIES.labels(_cause)  # There from the start, so that the first is an increase.
 
 
@@ -59,6 +66,8 @@ def judged(status: int, error: GatewayError) -> Exception:
         return AskAnother("unavailable", error)
     if status == 500 and any(text in error.message for text in STOPPING):  # noqa: PLR2004 - Internal Server Error
         return AskAnother("stopping", unavailable(), lost=STOPPING[1] in error.message)
+    if status == 500 and error.message == GAVE_UP:  # noqa: PLR2004 - as above
+        return AskAnother("generation", error)
     return error
 
 
@@ -144,7 +153,6 @@ class Attempts:
         return endpoint
 
     def _once_more(self) -> Endpoint | None:
-        # Its pooled connection may just have been stale.
         endpoint, self._again = self._again, None
         return None if endpoint is None or endpoint.ejected else endpoint
 
@@ -163,5 +171,5 @@ class Attempts:
         self._error = failure.error
         self._lost += failure.lost
         self._charged += 1
-        if failure.cause == "closed" and len(self._asked) == 1:
+        if failure.cause in ONCE_MORE and len(self._asked) == 1:
             self._again = endpoint

@@ -28,6 +28,7 @@ ROLE_EVENT = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content
 STOPPING = {
     "error": {"message": "cannot schedule new futures after shutdown", "type": "InternalServerError", "code": 500}
 }
+GAVE_UP = {"error": {"message": "Internal server error", "type": "InternalServerError", "code": 500}}
 
 
 def text(content, **more):
@@ -163,6 +164,7 @@ class TestAskedAgain:
         ("status", "body", "cause"),
         [
             (500, STOPPING, "stopping"),
+            (500, GAVE_UP, "generation"),
             (502, {}, "unavailable"),
             (503, {"error": "scaling"}, "unavailable"),
             (504, {}, "unavailable"),
@@ -177,6 +179,28 @@ class TestAskedAgain:
         response = await http.post(CHAT, json=text("x", stream=streamed))
         assert (response.status_code, "fine" in response.text, len(failed)) == (200, True, 1)
         assert retries(cause) == before + 1
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    async def test_what_the_only_engine_gave_up_it_is_asked_once_more(self, start, engine, streamed):
+        asked = []
+
+        async def script(request, _):
+            asked.append(request.path)
+            if len(asked) == 1:
+                return await stream(
+                    request, [b'data: {"error":{"message":"Internal server error","code":500}}\n\n', DONE]
+                )
+            return await stream(request, [ROLE_EVENT, chunk("fine"), DONE])
+
+        async def whole(_, __):
+            asked.append("whole")
+            return web.json_response(GAVE_UP, status=500) if len(asked) == 1 else web.json_response(chat_answer("fine"))
+
+        engine.script = script if streamed else whole
+        gateway = await start()
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers, timeout=20) as http:
+            response = await http.post(CHAT, json=text("x", stream=streamed))
+        assert (response.status_code, "fine" in response.text, len(asked)) == (200, True, 2)
 
     async def test_an_aborted_answer_is_none(self, client, failing):
         async def behave(_):

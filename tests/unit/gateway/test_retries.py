@@ -96,6 +96,14 @@ class TestAttempts:
         tries.failed(first, failed("closed", lost=True))
         assert tries.next() is None
 
+    def test_an_engine_that_gave_a_request_up_is_asked_again_when_there_is_no_other(self):
+        tries = attempts(engines=1)
+        first = tries.next()
+        tries.failed(first, failed("generation"))
+        assert tries.next() is first
+        tries.failed(first, failed("generation"))
+        assert tries.next() is None
+
     def test_an_engine_that_failed_otherwise_is_not_asked_again(self):
         tries = attempts(engines=1)
         tries.failed(tries.next(), failed("unavailable"))
@@ -134,6 +142,12 @@ def test_a_gateway_s_errors_are_asked_of_another(status, body):
 def test_an_engine_that_stops_is_no_answer(message, lost):
     verdict = judged(500, refusal(500, b'{"error":{"message":"%s","code":500}}' % message.encode()))
     assert (verdict.cause, verdict.lost, verdict.error.status) == ("stopping", lost, 503)
+
+
+def test_a_request_that_an_engine_gave_up_may_go_through_the_next_time():
+    error = refusal(500, b'{"error":{"message":"Internal server error","code":500}}')
+    verdict = judged(500, error)
+    assert (verdict.cause, verdict.lost, verdict.error) == ("generation", False, error)
 
 
 def test_a_defect_of_the_engine_is_told_as_it_is():
