@@ -183,7 +183,7 @@ quick: setup ## Unit tests only: seconds, no engine
 	@$(PY) -m pytest -q tests/unit $(ARGS)
 
 .PHONY: pressure
-pressure: setup system ## What the gateway must show at scale, with figures (1,000 at once, Redis killed, bursts); minutes
+pressure: setup system engine ## What the gateway must show at scale, with figures (1,000 at once, Redis killed, bursts); minutes
 	@$(PY) -m pytest -q tests/pressure $(ARGS)
 
 .PHONY: lint
