@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import httpx
 import pytest
@@ -17,6 +17,7 @@ from gateway.audit import Audit, Happening
 from gateway.audit_stream import RedisStream, lines_of
 from gateway.settings import SettingsError, load
 from gateway.telemetry import AUDIT_DROPPED
+from tests.support import waiting
 from tests.support.pictures import data_url, png, question
 from tests.support.redis_server import RedisServer
 
@@ -32,10 +33,7 @@ def dropped(cause):
     return AUDIT_DROPPED.labels(cause)._value.get()
 
 
-async def until(condition, deadline_s=20):
-    async with asyncio.timeout(deadline_s):
-        while not condition():
-            await asyncio.sleep(0.02)
+until = partial(waiting.until, deadline_s=20)
 
 
 def happening(number):

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.engine import DONE, ScriptedEngine, chunk
+from tests.support.waiting import until
 
 CHAT = "/v1/chat/completions"
 QUICK = {"engine_probe_interval_s": 0.1, "engine_probe_timeout_s": 0.2}
@@ -23,12 +24,6 @@ async def other():
 
 def text(body):
     return {"messages": [{"role": "user", "content": body}]}
-
-
-async def until(condition, deadline_s=5):
-    async with asyncio.timeout(deadline_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def endpoints(gateway):

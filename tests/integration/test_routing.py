@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from collections import Counter
+from functools import partial
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from prometheus_client import REGISTRY
 
 from gateway.app import create_app
 from gateway.settings import Settings
+from tests.support import waiting
 from tests.support.engine import DONE, ScriptedEngine, chat_answer, chunk, stream
 from tests.support.gateway import KEY, OTHER_KEY, key_record, serving, write_keys
 from tests.support.pictures import data_url, png, question
@@ -39,10 +41,7 @@ def picture(number, words="What is this?", **more):
     return question(data_url(png((number * 53 % 256, number * 7 % 256, number % 256))), words, **more)
 
 
-async def until(condition, deadline_s=10):
-    async with asyncio.timeout(deadline_s):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, deadline_s=10)
 
 
 def retries(cause):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ import pytest
 
 from gateway.settings import Settings
 from serving.demo.scenes import UNSEEN_SEED, jpeg, scene
+from tests.support import waiting
 from tests.support.demo import die_with_parent
 from tests.support.gateway import KEY, OTHER_KEY, running
 from tests.support.pictures import data_url, question
@@ -153,10 +155,7 @@ def endpoints(gateway):
     return gateway.app.state.pipeline.upstream._endpoints.all
 
 
-async def until(condition, deadline_s=60):
-    async with asyncio.timeout(deadline_s):
-        while not condition():
-            await asyncio.sleep(0.02)
+until = partial(waiting.until, deadline_s=60)
 
 
 async def test_one_that_hangs_is_ejected_and_no_request_that_had_not_started_fails(tmp_path, figures, engines):

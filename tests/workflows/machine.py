@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
+
+from tests.workflows.receiver import serving
 
 FILE = Path(__file__).parents[2] / "serving" / "host" / "cloud-init.yaml"
 CONFIG = yaml.safe_load(FILE.read_text())
@@ -98,7 +97,7 @@ class Metadata:
         self.roles = True
         self.objects, self.asked = {}, []
 
-    def answer(self, method, path, headers):
+    def answer(self, method, path, headers, _):
         if path.startswith("/bucket/"):
             self.asked.append(dict(headers))
             return (200, self.objects[path]) if path in self.objects else (404, b"")
@@ -117,34 +116,6 @@ class Metadata:
         return 200, (found if isinstance(found, str) else json.dumps(found)).encode()
 
 
-@contextlib.contextmanager
 def metadata(cloud):
     """Serve a cloud's metadata on a port of its own."""
-    service = Metadata(cloud)
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self):
-            status, body = service.answer(self.command, self.path, self.headers)
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def __getattr__(self, name):
-            if name.startswith("do_"):
-                return self._answer
-            raise AttributeError(name)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    service.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield service
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return serving(Metadata(cloud))

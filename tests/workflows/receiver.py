@@ -46,7 +46,7 @@ class Receiver:
     failing: int = 0
     """So many next posts are answered with 500."""
 
-    def answer(self, path: str, headers: Any, body: bytes) -> tuple[int, bytes]:
+    def answer(self, _method: str, path: str, headers: Any, body: bytes) -> tuple[int, bytes]:
         self.posts += 1
         if self.failing:
             self.failing -= 1
@@ -93,7 +93,7 @@ class Issuer:
     def __init__(self, token):
         self.token, self.url, self.asked = token, "", []
 
-    def answer(self, path, headers, _):
+    def answer(self, _method, path, headers, _):
         self.asked.append(path)
         if headers["authorization"] != "bearer run-bearer":
             return 403, b""
@@ -111,19 +111,19 @@ def jwt():
 
 @contextlib.contextmanager
 def serving(answering):
-    """Serve `answering.answer(path, headers, body)` on a port of its own; sets its `url`."""
+    """Serve `answering.answer(method, path, headers, body)` on a port of its own; sets its `url`."""
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self):
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, answer = answering.answer(self.path, self.headers, body)
+            status, answer = answering.answer(self.command, self.path, self.headers, body)
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
 
         def __getattr__(self, name):
-            if name in {"do_GET", "do_POST"}:
+            if name.startswith("do_"):
                 return self._answer
             raise AttributeError(name)
 

@@ -18,18 +18,13 @@ from gateway.upstream.http1 import Http1Client, pool
 from gateway.upstream.http1.connection import UNREAD_BYTES
 from tests.support.raw_server import raw_server, says
 from tests.support.verdicts import UNREACHABLE, verdict
+from tests.support.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\n"
 HI = OK + b"Content-Length: 2\r\n\r\nhi"
 GREETING = (200, b"application/octet-stream", b"hi")
 
 own_only = pytest.mark.parametrize("make_client", ["http1"], indirect=True)
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 def sockets():

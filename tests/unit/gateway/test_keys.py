@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import stat
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from gateway import keys as keys_module
 from gateway.key_format import render_ring
 from gateway.key_ring import Key, hash_secret
 from gateway.keys import KeyFile, KeyFileError, read_ring, update, utc_now
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,13 +55,6 @@ async def watched(file: KeyFile):
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition, deadline_s: float = 5.0) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        await asyncio.sleep(0.002)
 
 
 class TestStart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from gateway.errors import GatewayError, body_of
 from gateway.limit_redis import RedisLimitStore
 from gateway.limit_stores import LimitStoreError, MemoryLimitStore
 from gateway.limits import BudgetSpent, Grant, Limiter, LimitExceeded, Limits, RequestTooLarge, duration
+from tests.support import waiting
 from tests.support.redis_server import RedisServer
 
 START_S = 1_800_000_000.25
@@ -256,10 +258,7 @@ class TestAway:
             await limiter.aclose()
 
 
-async def until(done) -> None:
-    async with asyncio.timeout(20):
-        while not done():
-            await asyncio.sleep(0.005)
+until = partial(waiting.until, deadline_s=20)
 
 
 REPLICA = """
