@@ -12,6 +12,7 @@ from gateway import __version__
 from gateway.assembly import assemble
 from gateway.drain import ClosingConnections, Drain
 from gateway.errors import GatewayError, UnknownPath, body_of
+from gateway.garbage import collect_seldom
 from gateway.images.addresses import is_public
 from gateway.malloc import keep_large_blocks
 from gateway.routes import HotPath
@@ -70,6 +71,7 @@ def create_app(
             app.state.pipeline = hot_path.pipeline
             if on_sigterm:
                 drain.on_sigterm(settings.drain_delay_s)
+                collect_seldom()
             yield
 
     app = Gateway(

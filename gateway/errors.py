@@ -177,6 +177,22 @@ class EngineRefused(GatewayError):
         return "engine_refused"
 
 
+class MalformedRequest(GatewayError):
+    """400: the bytes are no HTTP/1.1 request, so that the connection is of no use any more."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "malformed_request"
+
+
+class HeadTooLarge(GatewayError):
+    """431: the request line and headers are longer than any client of an API needs."""
+
+    status = 431
+    type = "invalid_request_error"
+    code = "head_too_large"
+
+
 def body_of(error: GatewayError) -> bytes:
     """The error as OpenAI's JSON body; the SDK picks its exception class by the HTTP status."""
     return orjson.dumps(

@@ -91,7 +91,7 @@ def _run(settings: Settings) -> int:
             port=settings.port,
             workers=settings.workers,
             loop="uvloop",
-            http="httptools",
+            http="gateway.http_server:ServerProtocol",
             ws="none",
             lifespan="on",
             log_config=None,

@@ -28,7 +28,7 @@ if __name__ == "__main__":
         app,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http="gateway.http_server:ServerProtocol",
         log_config=None,
         access_log=False,
         timeout_keep_alive=75,

@@ -42,6 +42,9 @@ def write_keys(path: Path, *records: dict[str, Any]) -> Path:
     return path
 
 
+SERVER = "gateway.http_server:ServerProtocol"
+
+
 class Server(uvicorn.Server):
     """uvicorn's, but that it ends when it is told to: uvicorn looks ten times a second, and a run has hundreds of these."""
 
@@ -91,14 +94,22 @@ async def running(tmp_path: Path, engines: list[str], **settings: Any) -> AsyncI
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[RunningGateway]:
-    """An application on a socket of its own."""
+async def serving(app: FastAPI, *, http: str = SERVER, **config: Any) -> AsyncIterator[RunningGateway]:
+    """An application on a socket of its own; `http` is uvicorn's protocol, `config` more of its settings."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, http="httptools", ws="none", lifespan="on", proxy_headers=False
+        server = Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                http=http,
+                ws="none",
+                lifespan="on",
+                proxy_headers=False,
+                **config,
+            )
         )
-        server = Server(config)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:

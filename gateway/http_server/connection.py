@@ -1,0 +1,292 @@
+"""HTTP/1.1 towards clients: an ASGI server's protocol for uvicorn, which keeps sockets, signals and workers.
+
+uvicorn's own costs more than the gateway's steps: a regular expression over each header's name and value, a timer made
+and taken back for each request. It also waits for ever for a head that never ends. See docs/decisions/0013.
+
+Refuses what no client of an API sends: a head above MAX_HEAD_BYTES, an upgrade to another protocol (it is ignored).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from gateway.errors import HeadTooLarge, MalformedRequest, body_of
+from gateway.http_server.exchange import STATUS_LINES, AsgiExchange
+from gateway.http_server.scope import common_scope, scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from gateway.errors import GatewayError
+
+    Message = dict[str, Any]
+    Scope = dict[str, Any]
+    Receive = Callable[[], Coroutine[Any, Any, Message]]
+    Send = Callable[[Message], Coroutine[Any, Any, None]]
+    Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's target and headers, trailers included; nginx allows 32 KiB."""
+UNREAD_BYTES = 256 * 1024
+"""Of a body, before the client has to wait."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_default_head: tuple[list[tuple[bytes, bytes]], bytes] = [], b""
+"""uvicorn's own headers as they were last, and as they are sent."""
+
+
+class _TooLarge(Exception):
+    """The head does not end where it should."""
+
+
+class ServerProtocol:
+    """One client's connection: parses requests, runs one at a time, those that were sent ahead after it.
+
+    No subclass of asyncio.Protocol, whose methods it has all the same.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """As uvicorn calls it; `app_state` is the lifespan's."""
+        self.write_paused = False
+        self._app: Asgi = config.loaded_app
+        self._keep_alive_s = float(config.timeout_keep_alive)
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._scope: Scope = {}
+        """What all requests of the connection have in common."""
+        self._exchange: AsgiExchange | None = None
+        """The one that is answered now; or, until there is another, the last one."""
+        self._incoming: AsgiExchange | None = None
+        """The one whose body is read now: the above, or one that was sent ahead."""
+        self._ahead: deque[AsgiExchange] = deque()
+        self._read_paused = False
+        self._writable: list[asyncio.Future[None]] = []
+        self._idle_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._expects_continue = False
+
+    # asyncio.Protocol ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - any of asyncio's or uvloop's
+        """asyncio: it is open."""
+        self._transport = transport
+        self._server_state.connections.add(self)  # type: ignore[arg-type] # one of uvicorn's own, it says
+        self._scope = common_scope(transport)
+        self._idle_since = self._loop.time()
+        self._timer = self._loop.call_later(self._keep_alive_s, self._check)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """asyncio: it is gone."""
+        self._server_state.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for exchange in {self._exchange, self._incoming, *self._ahead}:
+            if exchange is not None:
+                exchange.leave()
+        self._ahead.clear()
+        self.resume_writing()
+        self._parser = None
+
+    def eof_received(self) -> None:
+        """asyncio: the client sends no more. Its transport closes, as nobody half-closes a request's connection."""
+
+    def pause_writing(self) -> None:
+        """asyncio: the client reads slowly."""
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        """asyncio: it takes more."""
+        self.write_paused = False
+        waiting, self._writable = self._writable, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes have come."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request is answered as if it had not asked; what follows it cannot be told from another protocol.
+            self._close_after_last()
+        except _TooLarge:
+            self._refuse(HeadTooLarge(f"The request's head is larger than {MAX_HEAD_BYTES} bytes."))
+        except httptools.HttpParserError as exc:
+            if isinstance(exc.__context__, _TooLarge):
+                self._refuse(HeadTooLarge(f"The request's head is larger than {MAX_HEAD_BYTES} bytes."))
+            else:
+                self._refuse(MalformedRequest("This is no HTTP/1.1 request."))
+
+    def shutdown(self) -> None:
+        """uvicorn: the server stops; what is under way may end."""
+        self._close_after_last()
+
+    # httptools -------------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """httptools: a request's first byte."""
+        self._url = b""
+        self._headers = []
+        self._head_bytes = 0
+        self._expects_continue = False
+
+    def on_url(self, url: bytes) -> None:
+        """httptools: a piece of the target."""
+        self._count(len(url))
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: a header, or a trailer, which nobody reads."""
+        self._count(len(name) + len(value))
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects_continue = True
+        self._headers.append((name, value))
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _TooLarge
+
+    def on_headers_complete(self) -> None:
+        """httptools: the empty line."""
+        parser = self._parser
+        scope = {**self._scope, **scope_of(parser, self._url, self._headers), "state": self._app_state.copy()}
+        keep_alive = scope["http_version"] != "1.0" and parser.should_keep_alive()
+        exchange = self._incoming = AsgiExchange(self, scope, keep_alive=keep_alive, continues=self._expects_continue)
+        if self._exchange is None or self._exchange.complete:
+            self._start(exchange)
+        else:
+            self._ahead.append(exchange)
+            self.pause_reading()  # A client that sends ahead waits for its answers.
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: a piece of the body; dropped when the answer has been given without it."""
+        exchange = self._incoming
+        if exchange is not None and not exchange.complete:
+            exchange.add(data)
+            if exchange.unread_bytes > UNREAD_BYTES:
+                self.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """httptools: the request's end."""
+        exchange = self._incoming
+        if exchange is not None and not exchange.complete:
+            exchange.end()
+
+    # for its exchanges -----------------------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """The client has to wait."""
+        if not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """It may go on."""
+        if self._read_paused and not self._ahead and not self._transport.is_closing():
+            self._read_paused = False
+            self._transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        self._transport.write(data)
+
+    def write_continue(self) -> None:
+        """Ask for the body."""
+        if not self._transport.is_closing():
+            self._transport.write(CONTINUE)
+
+    def close(self) -> None:
+        """Send what has been written, and end."""
+        self._transport.close()
+
+    def writable(self) -> asyncio.Future[None]:
+        """To be awaited while `write_paused`."""
+        waiter = self._loop.create_future()
+        self._writable.append(waiter)
+        return waiter
+
+    def default_head(self) -> tuple[bytes, int]:
+        """uvicorn's own headers, which is the date, and how many lines they are; the list is another every second."""
+        global _default_head  # noqa: PLW0603 - made once for all connections
+        headers = self._server_state.default_headers
+        if _default_head[0] is not headers:
+            _default_head = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+        return _default_head[1], len(headers)
+
+    def news(self) -> asyncio.Future[None]:
+        """To be awaited by an exchange."""
+        return self._loop.create_future()
+
+    def done(self) -> None:
+        """An answer is complete: the next request's turn, or nobody's for a while."""
+        self._server_state.total_requests += 1
+        if self._transport.is_closing():
+            return
+        self._idle_since = self._loop.time()
+        if self._ahead:
+            self._start(self._ahead.popleft())
+        self.resume_reading()
+
+    def _start(self, exchange: AsgiExchange) -> None:
+        self._exchange = exchange
+        tasks = self._server_state.tasks
+        task = self._loop.create_task(exchange.run(self._app))
+        task.add_done_callback(tasks.discard)
+        tasks.add(task)
+
+    def _close_after_last(self) -> None:
+        """Answer what has been asked, and nothing more."""
+        last = self._incoming
+        if last is None or last.complete:
+            self._transport.close()
+        else:
+            last.keep_alive = False
+
+    def _refuse(self, error: GatewayError) -> None:
+        """What has come is no request: say so if nothing else is to be said, and end."""
+        last = self._incoming
+        if last is not None and last.is_read and not last.complete:
+            last.keep_alive = False
+            self.pause_reading()
+            return
+        if last is None or last.complete or (last is self._exchange and not last.started):
+            body = body_of(error)
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.write(STATUS_LINES[error.status] + self.default_head()[0] + head + body)
+        if last is not None:
+            last.leave()  # Its body will never be whole.
+        self._transport.close()
+
+    def _check(self) -> None:
+        """One timer a connection: when it goes off, it looks how long nothing has been asked."""
+        self._timer = None
+        if self._transport.is_closing():
+            return
+        busy = self._exchange is not None and not self._exchange.complete
+        left_s = self._keep_alive_s if busy else self._idle_since + self._keep_alive_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._check)
+        else:
+            self._transport.close()  # Also for one that sends its head byte by byte.

@@ -1,0 +1,195 @@
+"""One request and its answer: what ASGI calls `scope`, `receive` and `send`."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from gateway.http_server.connection import ServerProtocol
+
+    Message = dict[str, Any]
+    Scope = dict[str, Any]
+    Receive = Callable[[], Coroutine[Any, Any, Message]]
+    Send = Callable[[Message], Coroutine[Any, Any, None]]
+    Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+LAST_CHUNK = b"0\r\n\r\n"
+NO_BODY = frozenset({204, 304})
+INTERNAL_ERROR = b"Internal Server Error"
+JOINED_BYTES = 64 * 1024
+"""A body up to this is copied behind its head, so that one write sends both."""
+
+log = logging.getLogger(__name__)
+
+
+class AsgiExchange:
+    """One request and its answer: what ASGI calls `scope`, `receive` and `send`."""
+
+    def __init__(self, connection: ServerProtocol, scope: Scope, *, keep_alive: bool, continues: bool) -> None:
+        """`continues` says that the client waits to be asked for the body."""
+        self.keep_alive = keep_alive
+        self.complete = False
+        """The answer has been given; or there is nobody to give it to."""
+        self.unread_bytes = 0
+        self._connection = connection
+        self._scope = scope
+        self._head_only = scope["method"] == "HEAD"
+        self._gone = False
+        self._continues = continues
+        self._pieces: list[bytes] = []
+        self._more_body = True
+        self._told_end = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head = b""
+        """Of the answer, until its first piece goes out with it."""
+        self.started = False
+        """The answer's head has been given."""
+        self._chunked = False
+        self._left_bytes = 0
+
+    # from the connection
+
+    def add(self, piece: bytes) -> None:
+        """A piece of the body is here."""
+        self._pieces.append(piece)
+        self.unread_bytes += len(piece)
+        self._wake()
+
+    def end(self) -> None:
+        """All of it is here."""
+        self._more_body = False
+        self._wake()
+
+    @property
+    def is_read(self) -> bool:
+        """All of the body is here."""
+        return not self._more_body
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self._gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # to the application
+
+    async def run(self, app: Asgi) -> None:
+        """Answer; a fault that the application did not see itself is logged and ends the connection."""
+        try:
+            await app(self._scope, self.receive, self.send)
+        except BaseException as exc:  # The outermost rescue, as uvicorn's.
+            log.error("Exception in ASGI application", exc_info=exc)  # noqa: TRY400 - it may be no Exception
+            await self._give_up()
+        else:
+            if not self.complete and not self._gone:
+                log.error("The application ended without an answer.")
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        if not self.started and not self._gone:
+            length = b"%d" % len(INTERNAL_ERROR)
+            headers = [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
+            await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+            await self.send({"type": "http.response.body", "body": INTERNAL_ERROR})
+        elif not self.complete:
+            self._connection.close()
+
+    async def receive(self) -> Message:
+        """ASGI: the body as far as it has come, then the client's leaving."""
+        if self._continues:
+            self._continues = False
+            self._connection.write_continue()
+        while not (self._gone or self.complete or self._pieces or not (self._more_body or self._told_end)):
+            self._connection.resume_reading()
+            waiter = self._waiter = self._connection.news()
+            await waiter
+        if self._gone or self.complete:
+            return {"type": "http.disconnect"}
+        pieces, self._pieces = self._pieces, []
+        self.unread_bytes = 0
+        self._told_end = not self._more_body
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return {"type": "http.request", "body": body, "more_body": self._more_body}
+
+    async def send(self, message: Message) -> None:
+        """ASGI: the head, which waits for the first piece of the body, and the pieces."""
+        connection = self._connection
+        while connection.write_paused and not self._gone:
+            await connection.writable()
+        if self._gone:
+            return
+        kind = message["type"]
+        if not self.started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"The answer must start with http.response.start, not {kind}.")
+            self.started = True
+            self._continues = False
+            self._begin(message["status"], message.get("headers", ()))
+            return
+        if self.complete or kind != "http.response.body":
+            raise RuntimeError(f"The answer cannot go on with {kind}.")
+        self._go_on(message.get("body", b""), more=message.get("more_body", False))
+
+    def _go_on(self, body: bytes, *, more: bool) -> None:
+        connection = self._connection
+        data = self._framed(body, more=more)
+        if head := self._head:
+            self._head = b""
+            if len(data) <= JOINED_BYTES:
+                data = head + data
+            else:
+                connection.write(head)
+        if data:
+            connection.write(data)
+        if not more:
+            self.complete = True
+            self._wake()
+            if not self.keep_alive:
+                connection.close()
+            connection.done()
+
+    def _begin(self, status: int, headers: Any) -> None:  # noqa: ANN401 - any iterable of pairs
+        default_head, default_lines = self._connection.default_head()
+        lines = [STATUS_LINES[status], default_head]
+        has_length = has_connection = False
+        for name, value in headers:
+            if name == b"content-length":
+                has_length = True
+                self._left_bytes = int(value)
+            elif name == b"connection":
+                has_connection = True
+                if value.lower() == b"close":
+                    self.keep_alive = False
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive and not has_connection:
+            lines.append(b"connection: close\r\n")
+        if not has_length and status not in NO_BODY and not self._head_only:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        line_ends = len(lines) - 1 + default_lines
+        if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
+            raise RuntimeError("A header of the answer holds a line break or a NUL.")
+        self._head = head
+
+    def _framed(self, body: bytes, *, more: bool) -> bytes:
+        if self._head_only:
+            return b""
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return data if more else data + LAST_CHUNK
+        self._left_bytes -= len(body)
+        if self._left_bytes < 0 or (self._left_bytes and not more):
+            raise RuntimeError("The answer's body is not as long as its head says.")
+        return body

@@ -1,0 +1,103 @@
+"""Where the gateway's protocol says more than uvicorn's: OpenAI's error shape, bounded heads, half a request that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from tests.integration.http_server.conftest import served
+from tests.integration.http_server.test_protocol import POST, echo
+from tests.support.gateway import SERVER
+
+
+async def test_what_is_no_http_is_refused_in_openai_s_shape():
+    async with served(echo, SERVER) as (_, connect, _):
+        client = await connect()
+        client.send(b"\x16\x03\x01\x02\x00")
+        status, headers, body = await client.answer()
+        assert (status, headers["content-type"], headers["connection"]) == (400, "application/json", "close")
+        error = json.loads(body)["error"]
+        assert (error["code"], error["message"]) == ("malformed_request", "This is no HTTP/1.1 request.")
+
+
+async def test_a_head_without_an_end_is_refused():
+    for endless in (b"a: b\r\n", b"a: " + b"b" * 1000 + b"\r\n"):
+        async with served(echo, SERVER) as (app, connect, _):
+            client = await connect()
+            client.send(b"GET / HTTP/1.1\r\nhost: x\r\n" + endless * 100_000)
+            status, _, body = await client.answer()
+            assert (status, json.loads(body)["error"]["code"]) == (431, "head_too_large")
+            assert await client.is_closed()
+            assert not app.scopes
+
+
+async def test_a_target_without_an_end_is_refused():
+    async with served(echo, SERVER) as (_, connect, _):
+        client = await connect()
+        client.send(b"GET /" + b"a" * 1_000_000)
+        assert (await client.answer())[0] == 431
+
+
+async def test_half_a_request_does_not_hold_a_connection_for_ever():
+    async with served(echo, SERVER, timeout_keep_alive=1) as (_, connect, _):
+        client = await connect()
+        client.send("POST / HTTP/1.1\nhost:")
+        assert await client.is_closed()
+
+
+async def test_a_long_answer_outlives_the_time_for_idle_connections():
+    async def slow(scope, receive, send):
+        await asyncio.sleep(1.5)
+        await echo(scope, receive, send)
+
+    async with served(slow, SERVER, timeout_keep_alive=1) as (_, connect, _):
+        client = await connect()
+        client.send(POST)
+        assert (await client.answer())[2] == b"POST /a b=c hello"
+
+
+async def test_an_upgrade_is_answered_as_if_it_had_not_been_asked_for_and_nothing_after_it():
+    async with served(echo, SERVER) as (app, connect, _):
+        client = await connect()
+        client.send("GET /a HTTP/1.1\nhost: x\nconnection: upgrade\nupgrade: h2c\n\nGET /b HTTP/1.1\nhost: x\n\n")
+        status, headers, body = await client.answer()
+        assert (status, headers["connection"], body) == (200, "close", b"GET /a  ")
+        assert await client.is_closed()
+        assert [scope["path"] for scope in app.scopes] == ["/a"]
+
+
+async def test_nonsense_behind_a_request_does_not_take_its_answer_away():
+    release = asyncio.Event()
+
+    async def slow(scope, receive, send):
+        await release.wait()
+        await echo(scope, receive, send)
+
+    async with served(slow, SERVER) as (app, connect, _):
+        client = await connect()
+        client.send(POST)
+        while not app.scopes:
+            await asyncio.sleep(0.001)
+        client.send(b"\0\0\0\0")
+        await asyncio.sleep(0.05)
+        release.set()
+        assert (await client.answer())[2] == b"POST /a b=c hello"
+        assert await client.is_closed()
+
+
+async def test_a_body_that_turns_into_nonsense_is_refused():
+    async with served(echo, SERVER) as (_, connect, _):
+        client = await connect()
+        client.send("POST / HTTP/1.1\nhost: x\ntransfer-encoding: chunked\n\n3\nabc\nnonsense\n")
+        status, _, body = await client.answer()
+        assert (status, json.loads(body)["error"]["code"]) == (400, "malformed_request")
+        assert await client.is_closed()
+
+
+async def test_odd_targets_are_answered_or_refused_and_never_a_defect(caplog):
+    async with served(echo, SERVER) as (_, connect, _):
+        for target in ("*", "//x", "/a#b", "http://", "http://x", "/%", "/%ff", "/\x7f", "/é", "a", "?", "/a?b?c#d"):
+            client = await connect()
+            client.send(f"OPTIONS {target} HTTP/1.1\nhost: x\n\n")
+            assert (await client.answer())[0] in {200, 400}, target
+    assert not caplog.records
