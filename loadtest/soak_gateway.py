@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import math
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     import psutil
 
+MISSED, MISUSED = 1, 2
 CACHE = ROOT / ".cache" / "bench-gateway"
 TURN_S = 5.0
 WARM_SHARE = 0.2
@@ -203,12 +205,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine-port", type=int, default=9302)
     parser.add_argument("--say-every-s", type=float, default=15.0)
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(MISUSED))  # so that what was started is stopped
     try:
         with tempfile.TemporaryDirectory(prefix="soak-gateway-") as folder:
             run, lasted_s = soak(arguments, Path(folder))
     except BenchError as exc:
         print(exc, file=sys.stderr)
-        return 1 if "replies were wrong" in str(exc) else 2
+        return MISSED if "replies were wrong" in str(exc) else MISUSED
     return judge(run, lasted_s, arguments.limit_mib)
 
 
@@ -225,13 +228,13 @@ def judge(run: Soak, lasted_s: float, limit_mib: float) -> int:
     )
     if math.isnan(grown):
         print("Too short: fewer than four looks after the warm-up.")
-        return 2
+        return MISUSED
     flat = grown <= limit_mib
     print(
         f"{'flat' if flat else 'GROWS'}: {grown:+.2f} MiB per 100,000 requests after the warm-up "
         f"(at most {limit_mib:g}), that is {grown * MIB / UNIT:+.1f} bytes a request"
     )
-    return 0 if flat else 1
+    return 0 if flat else MISSED
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter
 
 from loadtest.load import figures
 
@@ -130,11 +130,9 @@ def ramp(steps: Sequence[dict[str, Any]], capacity_per_s: float) -> Figure:
                     [x for x, _ in points], [y for _, y in points], marker, color=colour, fillstyle=fill, label=named
                 )
     axis.axvline(capacity_per_s, linestyle="--", color="0.5", label=f"capacity {capacity_per_s:.3g}/s")
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("requests/s")
-    axis.set_title("P95 [s]", loc="left")
+    axis.set_title("P95 [s]; hollow: short steps", loc="left")
+    axis.set_xlim(left=0)
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize=7)
     return figure

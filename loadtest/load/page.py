@@ -20,7 +20,7 @@ _HEAD = """<!doctype html>
 body {{ font: 14px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
 td, th {{ border-bottom: 1px solid #ddd; padding: .2rem .8rem .2rem 0; text-align: right }}
-td:first-child, th:first-child {{ text-align: left }}
+td:first-child, th:first-child, td.text {{ text-align: left }}
 h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.05rem; margin-top: 2rem }}
 .met {{ color: #17692d }} .missed {{ color: #b3261e; font-weight: 600 }}
 svg {{ max-width: 100%; height: auto }} pre {{ white-space: pre-wrap }}
@@ -63,7 +63,11 @@ def report(folder: Path) -> str:
 def _capacity(summary: dict[str, Any]) -> str:
     said = [f"Capacity: <b>{summary['capacity_per_s']:.3g} requests/s</b>; the figures below are of it."]
     if unloaded := summary["unloaded"]:
-        medians = [f"{title} {unloaded[name]:.3f} s" for name, title in draw.NAMES.items() if name in unloaded]
+        medians = [
+            f"{title} {unloaded[name]:.3f} s"
+            for name, title in draw.NAMES.items()
+            if name in unloaded and name != "itl_s"
+        ]
         said.append(f"Without load (lower quartiles): {', '.join(medians)}.")
     scaled = [
         f"{each['of']} P{each['percentile']:g} at most {each['most']:.3g} s"

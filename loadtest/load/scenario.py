@@ -91,7 +91,7 @@ class Objective(Struct, frozen=True):
     traffic: str = ""
     """Only of this traffic; empty: of all together."""
     times_unloaded: float = 0
-    """Of a ramp's latencies: so many times the one without load (lower quartile) counts where it is more than `most`."""
+    """Of a ramp's latencies: so many times the one without load (lower quartile) counts where that is more."""
 
     @property
     def title(self) -> str:
