@@ -34,6 +34,8 @@ from loadtest.images.stack import free_port
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+    from gateway.key_ring import Priority
+
 OUT = Path(__file__).with_name("scaling-parts.toml")
 BATCHES = 5
 KEYS, SCRIPTS, COMMANDS = 20, 2_000, 2_000
@@ -146,7 +148,7 @@ async def queue_us() -> float:
     """Microseconds of CPU for a request that waits: in and, when its turn comes, out."""
     found = []
     for _ in range(BATCHES):
-        deadlines = {"interactive": 60.0, "default": 60.0, "bulk": 60.0}
+        deadlines: dict[Priority, float] = {"interactive": 60.0, "default": 60.0, "bulk": 60.0}
         queue = Admission(lambda: 1, max_waiting=WAITERS * 2, deadlines_s=deadlines)
         first = await queue.enter("tenant", "interactive")
 
@@ -164,8 +166,11 @@ async def queue_us() -> float:
     return min(found)
 
 
-def choice_us(engines: int) -> float:
-    """Microseconds of CPU for the choice among so many engines, each with a request under way."""
+def choice_us(engines: int, *, known: bool = False) -> float:
+    """Microseconds of CPU for the choice among so many engines, each with a request under way.
+
+    For keys that are new, or `known`: the picture or the conversation has been before.
+    """
     endpoints = Endpoints([f"http://10.{number >> 8}.{number & 255}.1:8000" for number in range(engines)])
     for endpoint in endpoints.all:
         endpoints.lease(endpoint)
@@ -173,6 +178,9 @@ def choice_us(engines: int) -> float:
     found = []
     for batch in range(BATCHES):
         keys = [b"tenant\0picture\0%032d" % (batch * times + number) for number in range(times)]
+        if known:
+            keys = [keys[0]] * times
+            endpoints.choose(keys[0])
         began = time.process_time()
         for key in keys:
             if endpoints.choose(key) is None:
@@ -195,6 +203,7 @@ async def _measured(folder: Path) -> dict[str, float]:
         "audit_bytes": record_bytes,
         "queue_us": await queue_us(),
         **choices,
+        f"choose_{many}_known_us": choice_us(many, known=True),
         "choose_engine_ns": (choices[f"choose_{many}_us"] - choices[f"choose_{few}_us"]) / (many - few) * 1000,
     }
 
