@@ -220,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PartsError as exc:
         print(exc, file=sys.stderr)
         return 1
+    finally:
+        logging.disable(logging.NOTSET)
     lines = "".join(f"{name} = {float(f'{value:.3g}'):g}\n" for name, value in found.items())
     text = f"# Written by `make bench-parts ARGS=--write`; CPU, least of {BATCHES} batches.\n"
     text += f'machine = "{machine()}"\n{lines}'
