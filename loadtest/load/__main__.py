@@ -121,9 +121,11 @@ def _twice(arguments: argparse.Namespace) -> int:
     out = arguments.out or _folder(arguments.scenario)
     folders = [out / "first", out / "second"]
     with _service(arguments, out) as service:
-        codes = [_run_at(service, arguments, _per_s(arguments), folder) for folder in folders]
-    if MISUSED in codes or arguments.print:
-        return max(codes)
+        codes = []
+        for folder in folders:
+            codes.append(_run_at(service, arguments, _per_s(arguments), folder))
+            if codes[-1] == MISUSED or arguments.print:
+                return codes[-1]
     verdict = twice.judge(*(results.read(folder) for folder in folders), apart=arguments.apart)
     (folders[1] / page.COMPARISON).write_text(page.comparison(*folders), encoding="utf-8")
     print(f"{verdict}\n{folders[1] / page.COMPARISON}")

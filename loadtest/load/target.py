@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loadtest.load.settings import Run
 
 TIMEOUT_S = 10.0
+REFUSED = (401, 403)
 
 
 class TargetError(Exception):
@@ -42,6 +43,7 @@ def first_model(url: str, key: str) -> str:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return str(json.load(response)["data"][0]["id"])
     except urllib.error.HTTPError as exc:
-        raise TargetError(f"{url} answered {exc.code} to /v1/models: is KEY right?") from exc
+        why = "is KEY right?" if exc.code in REFUSED else "is its engine up?"
+        raise TargetError(f"{url} answered {exc.code} to /v1/models: {why}") from exc
     except (OSError, ValueError, LookupError, TypeError) as exc:
         raise TargetError(f"{url} lists no model ({exc}): start it, or give --model") from exc
