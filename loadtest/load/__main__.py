@@ -1,4 +1,4 @@
-"""Runs a load test or compares two: `python -m loadtest.load run SCENARIO`, `… compare BEFORE AFTER`, `… list`.
+"""Runs a load test, or a ramp twice, or compares: `python -m loadtest.load run SCENARIO`, `… twice`, `… compare A B`.
 
 Exit codes: 0 the objectives are met, 1 they are not, 2 nothing was tested (wrong option, no service, a lost generator).
 The key comes from the environment (LOAD_KEY), so that it is in no list of processes.
@@ -12,21 +12,24 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtest.images.stack import free_port
-from loadtest.load import answers, demo, page, results, scenario, settings
+from loadtest.load import answers, demo, page, results, scenario, settings, twice
+from serving.demo.launch_plan import Ports
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 MISUSED = 2
 MASTER_PORT = 5557
 """Locust's own."""
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 ROOT = Path(__file__).parents[2]
+RUNS = Path(".load")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,23 +49,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run = commands.add_parser("run", help="test a service")
     run.set_defaults(command=_run)
     run.add_argument("scenario", help="a name that `list` shows, or a .toml file")
-    run.add_argument("--url", help="of the service, without /v1; without it the demo is tested, and started if need be")
-    run.add_argument("--model", default="", help="the service's first model if not given")
-    run.add_argument("--answers", choices=answers.WAYS, help="how to check answers; by the model's name if not given")
-    run.add_argument("--metrics-url", help="the gateway's /metrics, to watch its memory")
-    run.add_argument("--per-s", type=_positive, help="mean arrival rate instead of the scenario's (a ramp's first)")
-    run.add_argument("--lasts-s", type=_positive, help="duration instead of the scenario's")
-    run.add_argument("--at-least-per-s", type=_positive, default=0.0, help="a ramp that finds less has missed")
-    run.add_argument("--workers", type=int, default=1, help="generator processes; one fills one core")
-    run.add_argument(
-        "--expect-workers", type=int, help="instead: be the master of so many on other machines (`worker`)"
-    )
-    run.add_argument("--master-port", type=int, default=MASTER_PORT, help="that those connect to")
-    run.add_argument("--web", type=int, metavar="PORT", help="Locust's web page on this port; Ctrl-C ends the run")
-    run.add_argument("--out", type=Path, help="folder of the results")
-    run.add_argument(
-        "--print", action="store_true", help="print the variables and the command instead, for more machines"
-    )
+    _add_options(run)
+    twice = commands.add_parser("twice", help="find the capacity twice; fails where the two are too far apart")
+    twice.set_defaults(command=_twice)
+    twice.add_argument("scenario", nargs="?", default="ramp", help="with a ramp (default: ramp)")
+    twice.add_argument("--apart", type=_positive, default=0.1, help="how far apart they may be, of the smaller one")
+    _add_options(twice)
     worker = commands.add_parser("worker", help="generate for a master on another machine")
     worker.set_defaults(command=_worker)
     worker.add_argument("--master-host", required=True)
@@ -77,6 +69,36 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _add_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--url", help="of the service, without /v1; without it the demo is tested, and started if need be")
+    run.add_argument("--model", default="", help="the service's first model if not given")
+    run.add_argument("--answers", choices=answers.WAYS, help="how to check answers; by the model's name if not given")
+    run.add_argument("--metrics-url", help="the gateway's /metrics, to watch its memory")
+    run.add_argument("--per-s", type=_positive, help="mean arrival rate instead of the scenario's (a ramp's first)")
+    run.add_argument("--lasts-s", type=_positive, help="duration instead of the scenario's")
+    run.add_argument(
+        "--capacity-of", metavar="FOLDER", help="a ramp's folder, or `latest`: the rate is --load of what it found"
+    )
+    run.add_argument("--load", type=_positive, default=0.8, metavar="SHARE", help="of that capacity (default 0.8)")
+    run.add_argument("--at-least-per-s", type=_positive, default=0.0, help="a ramp that finds less has missed")
+    run.add_argument("--workers", type=int, default=1, help="generator processes; one fills one core")
+    run.add_argument(
+        "--expect-workers", type=int, help="instead: be the master of so many on other machines (`worker`)"
+    )
+    run.add_argument("--master-port", type=int, default=MASTER_PORT, help="that those connect to")
+    run.add_argument("--web", type=int, metavar="PORT", help="Locust's web page on this port; Ctrl-C ends the run")
+    run.add_argument("--out", type=Path, help="folder of the results")
+    run.add_argument(
+        "--print", action="store_true", help="print the variables and the command instead, for more machines"
+    )
+    ports = Ports()
+    run.add_argument(
+        "--port", type=int, default=ports.gateway, help="of the demo; so too --metrics-port, --engine-port"
+    )
+    run.add_argument("--metrics-port", type=int, default=ports.metrics, help=argparse.SUPPRESS)
+    run.add_argument("--engine-port", type=int, default=ports.engine, help=argparse.SUPPRESS)
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if value <= 0:
@@ -85,30 +107,96 @@ def _positive(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    scenario.load(arguments.scenario, scenario.Changes(arguments.per_s, arguments.lasts_s))  # before anything starts
-    name = Path(arguments.scenario).stem
-    out = arguments.out or Path(".load") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    with contextlib.ExitStack() as held:
-        url, metrics_url, key = arguments.url, arguments.metrics_url or "", os.environ.get(settings.KEY, "")
-        if not url:
-            url, metrics_url, key = held.enter_context(demo.running(out))
-        run = settings.Run(
-            scenario=arguments.scenario,
-            url=_base(url),
-            folder=str(out),
-            model=arguments.model,
-            answers=arguments.answers,
-            metrics_url=metrics_url,
-            per_s=arguments.per_s,
-            lasts_s=arguments.lasts_s,
-            at_least_per_s=arguments.at_least_per_s,
-        )
-        command = locust_command(run, arguments.workers, arguments.web, arguments.expect_workers, arguments.master_port)
-        if arguments.print:
-            print(f"{settings.RUN}='{settings.to_environ(run, '')[settings.RUN]}'\n{' '.join(command)}")
-            return 0
-        out.mkdir(parents=True, exist_ok=True)
-        code = _locust(command, {**os.environ, **settings.to_environ(run, key)})
+    per_s = _per_s(arguments)
+    scenario.load(arguments.scenario, scenario.Changes(per_s, arguments.lasts_s))  # before anything starts
+    out = arguments.out or _folder(arguments.scenario)
+    with _service(arguments, out) as service:
+        return _run_at(service, arguments, per_s, out)
+
+
+def _twice(arguments: argparse.Namespace) -> int:
+    """Run a ramp twice against one service; see `twice.judge`."""
+    if scenario.load(arguments.scenario).ramp is None:
+        raise scenario.ScenarioError(f"{arguments.scenario} has no ramp: only a ramp finds a capacity")
+    out = arguments.out or _folder(arguments.scenario)
+    folders = [out / "first", out / "second"]
+    with _service(arguments, out) as service:
+        codes = []
+        for folder in folders:
+            codes.append(_run_at(service, arguments, _per_s(arguments), folder))
+            if codes[-1] == MISUSED or arguments.print:
+                return codes[-1]
+    verdict = twice.judge(*(results.read(folder) for folder in folders), apart=arguments.apart)
+    (folders[1] / page.COMPARISON).write_text(page.comparison(*folders), encoding="utf-8")
+    print(f"{verdict}\n{folders[1] / page.COMPARISON}")
+    return max(*codes, 0 if verdict.met else 1)
+
+
+def _per_s(arguments: argparse.Namespace) -> float | None:
+    if not arguments.capacity_of:
+        return arguments.per_s  # type: ignore[no-any-return]  # argparse's
+    if arguments.per_s:
+        raise scenario.ScenarioError("give either --per-s or --capacity-of")
+    folder = latest(RUNS) if arguments.capacity_of == "latest" else Path(arguments.capacity_of)
+    capacity = results.read(folder)["capacity_per_s"]
+    if not capacity:
+        raise results.NoRunError(f"{folder} found no capacity: give the folder of a ramp that met its objectives")
+    rate: float = capacity * arguments.load
+    print(f"{rate:.3g} requests/s: {arguments.load:.0%} of the capacity that {folder} found", flush=True)
+    return rate
+
+
+def latest(runs: Path) -> Path:
+    """Find the folder of the ramp that ended last. Raises results.NoRunError."""
+    ended = [path for path in runs.glob(f"**/{results.SUMMARY}") if results.read(path.parent)["capacity_per_s"]]
+    if not ended:
+        raise results.NoRunError(f"{runs} holds no ramp that found a capacity: make load SCENARIO=ramp")
+    return max(ended, key=lambda path: path.stat().st_mtime).parent
+
+
+def _folder(name: str) -> Path:
+    return RUNS / f"{Path(name).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is tested, and where its memory can be seen."""
+
+    url: str
+    metrics_url: str
+    key: str
+    engine_port: int = 0
+
+
+@contextlib.contextmanager
+def _service(arguments: argparse.Namespace, out: Path) -> Iterator[Service]:
+    if arguments.url:
+        yield Service(arguments.url, arguments.metrics_url or "", os.environ.get(settings.KEY, ""))
+        return
+    ports = Ports(arguments.port, arguments.metrics_port, arguments.engine_port)
+    with demo.running(out, ports) as (url, metrics_url, key):
+        yield Service(url, metrics_url, key, ports.engine)
+
+
+def _run_at(service: Service, arguments: argparse.Namespace, per_s: float | None, out: Path) -> int:
+    run = settings.Run(
+        scenario=arguments.scenario,
+        url=_base(service.url),
+        folder=str(out),
+        model=arguments.model,
+        answers=arguments.answers,
+        metrics_url=service.metrics_url,
+        engine_port=service.engine_port,
+        per_s=per_s,
+        lasts_s=arguments.lasts_s,
+        at_least_per_s=arguments.at_least_per_s,
+    )
+    command = locust_command(run, arguments.workers, arguments.web, arguments.expect_workers, arguments.master_port)
+    if arguments.print:
+        print(f"{settings.RUN}='{settings.to_environ(run, '')[settings.RUN]}'\n{' '.join(command)}")
+        return 0
+    out.mkdir(parents=True, exist_ok=True)
+    code = _locust(command, {**os.environ, **settings.to_environ(run, service.key)})
     if not (out / results.SUMMARY).exists():
         return MISUSED
     (out / results.REPORT).write_text(page.report(out), encoding="utf-8")
@@ -116,7 +204,10 @@ def _run(arguments: argparse.Namespace) -> int:
     for each in summary["objectives"]:
         value = "–" if each["value"] is None else f"{each['value']:.4g}"
         print(f"  {'ok  ' if each['met'] else 'MISS'} {each['of']}: {value} (at most {each['most']:g})")
-    print(f"{'objectives met' if summary['met'] else 'objectives missed'}: {out / results.REPORT}")
+    for name, found in summary["memory"].items():
+        slope = "too few looks for a slope" if found["mib_per_h"] is None else f"{found['mib_per_h']:+.1f} MiB an hour"
+        print(f"  memory of {name}: {found['first_mib']:g} to {found['last_mib']:g} MiB, {slope}")
+    print(f"{'objectives met' if summary['met'] else 'objectives missed'}: {out / results.REPORT}", flush=True)
     return code
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from loadtest.load import figures, plan
-from loadtest.load.scenario import Objective, Phase, Scenario, dump
-from loadtest.load.search import Search
+from msgspec.structs import replace
+
+from loadtest.load import figures, machine, plan, search
+from loadtest.load.findings import Findings, Step
+from loadtest.load.memory import ENGINE, WITHOUT_CACHES
+from loadtest.load.scenario import OF_A_RUN, Phase, Ramp, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from loadtest.load.findings import Kind
+    from loadtest.load.machine import Look
+    from loadtest.load.memory import Timed
     from loadtest.load.outcome import Outcome
     from loadtest.load.plan import Planned
 
+UNLOADED_TRIES, UNLOADED_RANK = 3, 25
+"""The lower quartile is what the service takes alone, also where some of the requests were disturbed or the first."""
+MOST_SETTLING = 0.25
+"""Of a step, at most, is left out of its times."""
 ASKED_AGAIN = 100
 """Different wrong answers that are asked again; any more count as changed by the load."""
 
@@ -35,154 +45,129 @@ class CrewError(Exception):
     """The generators did not do what they were told; no figure of the run can be believed."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a run, as reports show it."""
-
-    number: int
-    per_s: float
-    lasts_s: float
-    table: dict[str, Any]
-    """Of all its requests."""
-    judged: list[figures.Judged]
-
-    @property
-    def met(self) -> bool:
-        """Whether all objectives were."""
-        return all(each.met for each in self.judged)
-
-
 @dataclass
-class Findings:
-    """All that a run found out."""
+class Course:
+    """A run while it goes on."""
 
-    scenario: Scenario
-    steps: list[Step] = field(default_factory=list)
-    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Figures by traffic, and of all under `all`; of a ramp, at its capacity."""
-    judged: list[figures.Judged] = field(default_factory=list)
-    wrong: list[dict[str, Any]] = field(default_factory=list)
-    """Examples, with what was answered alone."""
-    capacity_per_s: float | None = None
-    shown_step: int | None = None
-    """The step that the tables are of; None: all."""
+    findings: Findings
+    crew: Crew
+    look: Callable[[], Look | None]
+    """Looks at the machine, before and after each step."""
+    say: Callable[[str], None]
 
-    @property
-    def met(self) -> bool:
-        """The verdict."""
-        return all(each.met for each in self.judged)
-
-    def summary(self) -> dict[str, Any]:
-        """Make `summary.json`."""
-        return {
-            "met": self.met,
-            "capacity_per_s": self.capacity_per_s,
-            "shown_step": self.shown_step,
-            "objectives": [_plain(each) for each in self.judged],
-            "figures": self.tables,
-            "steps": [
-                {
-                    "number": step.number,
-                    "per_s": step.per_s,
-                    "lasts_s": step.lasts_s,
-                    "met": step.met,
-                    "missed": [each.title for each in step.judged if not each.met],
-                    "figures": step.table,
-                }
-                for step in self.steps
-            ],
-            "wrong": self.wrong,
-            "scenario": dump(self.scenario),
-        }
-
-
-def _plain(judged: figures.Judged) -> dict[str, Any]:
-    value = None if math.isnan(judged.value) or math.isinf(judged.value) else judged.value
-    return {"of": judged.title, "most": judged.most, "value": value, "met": judged.met, "measured": judged.asked}
+    def play(self, kind: Kind, phases: Sequence[Phase]) -> tuple[Step, list[Outcome]]:
+        """Send a step and judge it by what is known at its end: not by what is asked again later, nor by memory."""
+        findings, number = self.findings, len(self.findings.steps)
+        before = self.look()
+        outcomes = self.crew.play(number, phases)
+        use = machine.between(before, self.look())
+        lasts_s = sum(phase.lasts_s for phase in phases)
+        settle_s = min(findings.scenario.settle_s, lasts_s * MOST_SETTLING)
+        samples = by_traffic(findings.scenario, outcomes, settle_s)
+        asked = [each for each in findings.scenario.objectives if each.of not in OF_A_RUN]
+        judged = figures.judge(asked, samples, {})
+        late = [each.title.startswith("lateness_s") for each in judged if not each.met]
+        disturbed = bool(use and use.disturbed) or (bool(late) and all(late))
+        step = Step(number, phases, figures.table(samples[""]), judged, kind, use, disturbed)
+        findings.steps.append(step)
+        self.say(_told(step, samples[""]))
+        return step, outcomes
 
 
 def conduct(
     scenario: Scenario,
     crew: Crew,
-    memory_bytes: Callable[[], Sequence[float]],
+    memory: Callable[[], Timed],
     say: Callable[[str], None],
     at_least_per_s: float = 0.0,
+    look: Callable[[], Look | None] = lambda: None,
 ) -> Findings:
     """Run a scenario. Raises CrewError."""
-    findings = Findings(scenario)
-    outcomes = _ramp(findings, crew, say, at_least_per_s) if scenario.ramp else _phases(findings, crew, say)
-    extra = {"changed": _changed(findings, crew, outcomes), "memory_growth": figures.growth(memory_bytes())}
-    samples = by_traffic(scenario, outcomes)
+    course = Course(Findings(scenario), crew, look, say)
+    findings = course.findings
+    if scenario.ramp:
+        outcomes = _ramp(course, scenario.ramp, at_least_per_s)
+    else:
+        say(f"{sum(phase.lasts_s for phase in scenario.phases):.0f} s of load")
+        _, outcomes = course.play("load", scenario.phases)
+    timed = memory()
+    extra = {
+        "changed": _changed(findings, crew, outcomes),
+        "memory_growth": figures.growth([value for _, value in timed.get(WITHOUT_CACHES, [])]),
+        "engine_memory_growth": figures.growth([value for _, value in timed.get(ENGINE, [])]),
+    }
+    samples = by_traffic(findings.scenario, outcomes, scenario.settle_s)
     findings.tables = {name or "all": figures.table(sample) for name, sample in samples.items()}
-    findings.judged += figures.judge(scenario.objectives, samples, extra)
+    findings.judged += figures.judge(findings.scenario.objectives, samples, extra)
     return findings
 
 
-def by_traffic(scenario: Scenario, outcomes: Sequence[Outcome]) -> dict[str, figures.Sample]:
+def by_traffic(scenario: Scenario, outcomes: Sequence[Outcome], settle_s: float) -> dict[str, figures.Sample]:
     """Figures of each traffic, and under ``""`` of all."""
     parts: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         parts[outcome.traffic].append(outcome)
-    samples = {"": figures.sample(outcomes, settle_s=scenario.settle_s)}
+    samples = {"": figures.sample(outcomes, settle_s=settle_s)}
     for traffic in scenario.traffic:
-        samples[traffic.name] = figures.sample(parts[traffic.name], settle_s=scenario.settle_s)
+        samples[traffic.name] = figures.sample(parts[traffic.name], settle_s=settle_s)
     return samples
 
 
-def _phases(findings: Findings, crew: Crew, say: Callable[[str], None]) -> list[Outcome]:
-    phases = findings.scenario.phases
-    say(f"{sum(phase.lasts_s for phase in phases):.0f} s of load")
-    outcomes = crew.play(0, phases)
-    _step(findings, 0, phases, outcomes, say)
-    return outcomes
-
-
-def _ramp(findings: Findings, crew: Crew, say: Callable[[str], None], at_least_per_s: float) -> list[Outcome]:
-    ramp = findings.scenario.ramp
-    if ramp is None:
-        raise ValueError("no ramp")
-    search, number = Search(ramp), 0
-    best: list[Outcome] = []
-    while search.rate is not None:
-        phase = search.phase()
-        outcomes = crew.play(number, [phase])
-        step = _step(findings, number, [phase], outcomes, say)
-        if step.met or not best:
-            best = outcomes
-            findings.shown_step = number
-        search.tell(met=step.met)
-        number += 1
-    findings.capacity_per_s = search.met
+def _ramp(course: Course, ramp: Ramp, at_least_per_s: float) -> list[Outcome]:
+    findings = course.findings
+    alone = ramp.first_per_s / 2
+    phase = Phase(max(ramp.unloaded_s, search.FEELING_REQUESTS / alone), alone, counted=True)
+    unloaded: list[Outcome] = []
+    for _ in range(UNLOADED_TRIES):
+        step, outcomes = course.play("unloaded", [phase])
+        unloaded += outcomes
+        if not step.disturbed:
+            break
+    _scale(findings, unloaded)
+    found, best = search.Search(ramp), unloaded
+    while found.rate is not None:
+        step, outcomes = course.play("feeling" if found.feeling else "level", [found.phase()])
+        better = step.kind == "level" and step.met and step.per_s > found.met
+        if better or findings.shown_step is None:
+            best, findings.shown_step = outcomes, step.number
+        found.tell(met=step.met, disturbed=step.disturbed)
+    findings.capacity_per_s, findings.capacity_doubtful = found.met, found.doubtful
     # A ramp whose first rate was too much, or that ended below what was asked for, has missed.
     goal = max(at_least_per_s, ramp.first_per_s)
-    findings.judged.append(figures.Judged(f"capacity short of {goal:g}/s", 0, max(0.0, goal - search.met)))
-    limit = "at least " if search.missed is None else ""
-    say(f"capacity: {limit}{search.met:.3g} requests/s")
+    findings.judged.append(figures.Judged(f"capacity short of {goal:g}/s", 0, max(0.0, goal - found.met)))
+    limit = "at least " if found.missed is None else ""
+    doubt = "; the machine was disturbed throughout: it may be more" if found.doubtful else ""
+    course.say(f"capacity: {limit}{found.met:.3g} requests/s{doubt}")
     return best
 
 
-def _step(
-    findings: Findings, number: int, phases: Sequence[Phase], outcomes: Sequence[Outcome], say: Callable[[str], None]
-) -> Step:
-    """Judge one step by what is known at its end: not by what is asked again later, nor by memory."""
+def _scale(findings: Findings, outcomes: Sequence[Outcome]) -> None:
+    """Take the unloaded latencies, and the objectives that are multiples of them."""
     scenario = findings.scenario
-    lasts_s = sum(phase.lasts_s for phase in phases)
-    per_s = sum(phase.lasts_s * phase.per_s for phase in phases) / lasts_s
-    samples = by_traffic(scenario, outcomes)
-    judged = figures.judge([each for each in scenario.objectives if _is_of_a_step(each)], samples, {})
-    step = Step(number, per_s, lasts_s, figures.table(samples[""]), judged)
-    findings.steps.append(step)
-    all_of = samples[""]
-    missed = ", ".join(f"{each.title} {each.value:.3g} > {each.most:g}" for each in judged if not each.met)
-    say(
-        f"step {number}: {per_s:.3g}/s for {lasts_s:.0f} s: {all_of.sent} sent, {all_of.answered} answered, "
-        f"{all_of.right} right; {'missed ' + missed if missed else 'met'}"
+    samples = by_traffic(scenario, outcomes, 0.0)
+    quick = {name: figures.percentile(values, UNLOADED_RANK) for name, values in samples[""].latencies.items()}
+    findings.unloaded = {name: value for name, value in quick.items() if not math.isnan(value)}
+    scaled = []
+    for each in scenario.slo:
+        least = math.nan
+        if each.times_unloaded:
+            least = each.times_unloaded * figures.percentile(samples[each.traffic].latencies[each.of], UNLOADED_RANK)
+        # NaN where nothing was measured: then `most` stays, as no comparison with NaN holds.
+        scaled.append(replace(each, most=least) if least > each.most else each)
+    findings.scenario = replace(scenario, slo=tuple(scaled))
+
+
+def _told(step: Step, sample: figures.Sample) -> str:
+    missed = ", ".join(f"{each.title} {each.value:.3g} > {each.most:g}" for each in step.judged if not each.met)
+    machine_did = ""
+    if step.disturbed and step.use:
+        machine_did = f"; disturbed: {step.use.others:.0%} of the machine by others, {step.use.stolen:.0%} stolen"
+    elif step.disturbed:
+        machine_did = "; disturbed: the generator was late"
+    return (
+        f"step {step.number} ({step.kind}): {step.per_s:.3g}/s for {step.lasts_s:.0f} s: {sample.sent} sent, "
+        f"{sample.answered} answered, {sample.right} right; {'missed ' + missed if missed else 'met'}{machine_did}"
     )
-    return step
-
-
-def _is_of_a_step(objective: Objective) -> bool:
-    return objective.of not in {"changed", "memory_growth"}
 
 
 def _changed(findings: Findings, crew: Crew, outcomes: Sequence[Outcome]) -> float:
@@ -213,6 +198,4 @@ def _changed(findings: Findings, crew: Crew, outcomes: Sequence[Outcome]) -> flo
 
 def _plan_of(findings: Findings, step: int) -> list[Planned]:
     scenario = findings.scenario
-    found = findings.steps[step]
-    phases = scenario.phases or [Phase(found.lasts_s, found.per_s)]
-    return plan.requests(phases, scenario.traffic, plan.seed_of(scenario, step))
+    return plan.requests(findings.steps[step].phases, scenario.traffic, plan.seed_of(scenario, step))

@@ -122,14 +122,14 @@ class Worker:
 def report(environment: Environment, one: Outcome) -> None:
     """Tell Locust, for its web page and its CSV: times from the planned arrival, there too."""
     fault = one.fault or ("" if one.right else "wrong answer")
-    events = environment.events.request
+    fire: Callable[..., None] = environment.events.request.fire
     common: dict[str, Any] = {"name": one.traffic, "context": {}, "exception": RuntimeError(fault) if fault else None}
-    events.fire(request_type="POST", response_time=one.e2e_s * 1000, response_length=one.sent_bytes, **common)
+    fire(request_type="POST", response_time=one.e2e_s * 1000, response_length=one.sent_bytes, **common)
     if one.ttft_s is not None:
-        events.fire(request_type="TTFT", response_time=one.ttft_s * 1000, response_length=0, **common)
+        fire(request_type="TTFT", response_time=one.ttft_s * 1000, response_length=0, **common)
     if one.gaps_s:
         mean_s = sum(one.gaps_s) / len(one.gaps_s)
-        events.fire(request_type="ITL", response_time=mean_s * 1000, response_length=0, **common)
+        fire(request_type="ITL", response_time=mean_s * 1000, response_length=0, **common)
 
 
 @dataclass

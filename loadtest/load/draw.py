@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 WIDTH_IN, HEIGHT_IN = 9.0, 2.6
 BINS = 60
-MIB = 1 << 20
 STYLE: Any = {
     "svg.hashsalt": "load",
     "svg.fonttype": "none",
@@ -116,25 +115,35 @@ def distributions(runs: Sequence[tuple[str, Sequence[Outcome]]]) -> Figure:
 
 
 def ramp(steps: Sequence[dict[str, Any]], capacity_per_s: float) -> Figure:
-    """What each step of the search found."""
+    """What each step of the search found; short ones, which decide nothing, are hollow."""
     figure, (axis,) = _figure()
     for met, colour, label in ((True, "C2", "met"), (False, "C3", "missed")):
-        chosen = [step for step in steps if step["met"] == met and step["figures"]["ttft_s"]["p95"] is not None]
-        rates = [step["per_s"] for step in chosen]
-        axis.plot(rates, [step["figures"]["ttft_s"]["p95"] for step in chosen], "o", color=colour, label=label)
+        for kind, fill in (("level", "full"), ("feeling", "none")):
+            chosen = [step for step in steps if step["met"] == met and step["kind"] == kind]
+            seen = [
+                (step["per_s"], step["figures"]["ttft_s"]["p95"], step["figures"]["e2e_s"]["p95"]) for step in chosen
+            ]
+            for column, marker in ((1, "o"), (2, "s")):
+                points = [(one[0], one[column]) for one in seen if one[column] is not None]
+                named = f"{('first token', 'whole answer')[column - 1]}, {label}" if kind == "level" else None
+                axis.plot(
+                    [x for x, _ in points], [y for _, y in points], marker, color=colour, fillstyle=fill, label=named
+                )
     axis.axvline(capacity_per_s, linestyle="--", color="0.5", label=f"capacity {capacity_per_s:.3g}/s")
     axis.set_xlabel("requests/s")
-    axis.set_title("first token P95 [s]", loc="left")
+    axis.set_title("P95 [s]; hollow: short steps", loc="left")
+    axis.set_xlim(left=0)
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize=7)
     return figure
 
 
-def memory(samples: Sequence[Sequence[float]]) -> Figure:
-    """The gateway's memory over the run."""
-    figure, (axis,) = _figure()
-    axis.plot([at_s for at_s, _ in samples], [value / MIB for _, value in samples])
-    axis.set_xlabel("seconds")
-    axis.set_title("memory of the gateway [MiB]", loc="left")
-    axis.set_ylim(bottom=0)
+def memory(series: dict[str, Sequence[Sequence[float]]]) -> Figure:
+    """Memory over the run; each series has a panel of its own, from 0, so that growth is not made large."""
+    figure, axes = _figure(len(series))
+    for axis, (name, samples) in zip(axes, series.items(), strict=True):
+        axis.plot([at_s for at_s, _ in samples], [value / figures.MIB for _, value in samples])
+        axis.set_xlabel("seconds")
+        axis.set_title(f"{name} [MiB]", loc="left")
+        axis.set_ylim(bottom=0)
     return figure

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ PERCENTILES = (50, 95, 99)
 LATENCIES = ("ttft_s", "itl_s", "e2e_s", "lateness_s")
 EXAMPLES = 10
 QUARTER = 4
+SLOPE_POINTS = 24
+MIB, HOUR_S = 1 << 20, 3600
 MEMORY_SAMPLES = 8
 """Fewer say nothing about growth."""
 
@@ -133,6 +136,23 @@ def growth(memory_bytes: Sequence[float]) -> float:
     quarter = len(memory_bytes) // QUARTER
     early, late = sorted(memory_bytes[quarter : 2 * quarter]), sorted(memory_bytes[-quarter:])
     return late[quarter // 2] / early[quarter // 2] - 1
+
+
+def slope_mib_h(timed: Sequence[tuple[float, float]]) -> float:
+    """Say how fast memory grows: MiB an hour, after the first quarter; NaN for too few samples.
+
+    The median of the slopes between medians of stretches (Theil and Sen), so that no single peak makes one.
+    """
+    settled = timed[len(timed) // QUARTER :]
+    if len(settled) < MEMORY_SAMPLES:
+        return math.nan
+    length = max(1, len(settled) // SLOPE_POINTS)
+    points = []
+    for start in range(0, len(settled) - length + 1, length):
+        stretch = settled[start : start + length]
+        points.append((stretch[length // 2][0], sorted(value for _, value in stretch)[length // 2]))
+    slopes = [(y - v) / (x - u) for at, (x, y) in enumerate(points) for u, v in points[:at] if x > u]
+    return median(slopes) / MIB * HOUR_S if slopes else math.nan
 
 
 def table(of: Sample) -> dict[str, Any]:

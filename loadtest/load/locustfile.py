@@ -18,7 +18,7 @@ import gevent
 from locust import User, events
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest.load import conduct, crew, results, settings, target
+from loadtest.load import conduct, crew, machine, memory, results, settings, target
 from loadtest.load.scenario import ScenarioError
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class Generating(User):
 
     fixed_count = 0
 
-    def run(self) -> None:
+    def run(self) -> None:  # type: ignore[misc]  # final for Locust's loop of tasks, which there is none of
         """Take over Locust's loop of tasks."""
-        worker: crew.Worker = self.environment.load_worker  # type: ignore[attr-defined]
+        worker: crew.Worker = self.environment.load_worker
         while True:
             worker.work()
 
@@ -50,15 +50,18 @@ def course(
         scenario = run.load()
         asked = target.ask(run, key)
         workers.assemble(scenario, asked.model, asked.answers, secrets.randbits(30))
-        with target.Memory(run.metrics_url) as memory:
-            findings = conduct.conduct(scenario, workers, memory.samples, log.info, run.at_least_per_s)
-        met = kept.finish(run, findings, asked, len(workers.workers), memory.timed)
+        sources = [memory.gateway(run.metrics_url)] if run.metrics_url else []
+        sources += [memory.engine(run.engine_port)] if run.engine_port else []
+        watch = machine.Watch(machine.roots(run.url))
+        with memory.Memory(sources) as seen:
+            findings = conduct.conduct(scenario, workers, lambda: seen.timed, log.info, run.at_least_per_s, watch.look)
+        met = kept.finish(run, findings, asked, len(workers.workers), seen.timed)
         environment.process_exit_code = 0 if met else MISSED
     except (conduct.CrewError, target.TargetError, ScenarioError) as exc:
         log.error("%s", exc)  # noqa: TRY400 - one line says it all
         environment.process_exit_code = MISUSED
     kept.close()
-    if environment.parsed_options is None or environment.parsed_options.headless:
+    if environment.runner and (environment.parsed_options is None or environment.parsed_options.headless):
         gevent.spawn(environment.runner.quit)
     else:
         log.info("done: see %s; Ctrl-C ends the web page", run.out)

@@ -20,7 +20,7 @@ _HEAD = """<!doctype html>
 body {{ font: 14px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
 td, th {{ border-bottom: 1px solid #ddd; padding: .2rem .8rem .2rem 0; text-align: right }}
-td:first-child, th:first-child {{ text-align: left }}
+td:first-child, th:first-child, td.text {{ text-align: left }}
 h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.05rem; margin-top: 2rem }}
 .met {{ color: #17692d }} .missed {{ color: #b3261e; font-weight: 600 }}
 svg {{ max-width: 100%; height: auto }} pre {{ white-space: pre-wrap }}
@@ -41,9 +41,7 @@ def report(folder: Path) -> str:
         f"<p>{escape(_of(summary))}</p>",
     ]
     if summary["capacity_per_s"] is not None:
-        parts.append(
-            f"<p>Capacity: <b>{summary['capacity_per_s']:.3g} requests/s</b>; the figures below are of it.</p>"
-        )
+        parts.append(_capacity(summary))
     parts += ["<h2>Objectives</h2>", _objectives(summary["objectives"]), "<h2>Figures</h2>", _figures(summary)]
     parts += [
         _drawn("Over time", draw.over_time(outcomes)),
@@ -52,7 +50,7 @@ def report(folder: Path) -> str:
     if summary["capacity_per_s"] is not None:
         parts += [_drawn("The search", draw.ramp(summary["steps"], summary["capacity_per_s"])), _steps(summary)]
     if summary["memory_bytes"]:
-        parts.append(_drawn("Memory", draw.memory(summary["memory_bytes"])))
+        parts += [_drawn("Memory", draw.memory(summary["memory_bytes"])), _memory(summary["memory"])]
     faults = [[fault, str(count)] for fault, count in summary["figures"]["all"]["faults"].items()]
     if faults:
         parts += ["<h2>Failures</h2>", _table(["what", "requests"], faults)]
@@ -60,6 +58,43 @@ def report(folder: Path) -> str:
         wrong = [[one["traffic"], one["answer"], str(one["alone"])] for one in summary["wrong"]]
         parts += ["<h2>Wrong answers</h2>", _table(["traffic", "under load", "asked again alone"], wrong)]
     return "".join(parts) + "</body></html>\n"
+
+
+def _capacity(summary: dict[str, Any]) -> str:
+    said = [f"Capacity: <b>{summary['capacity_per_s']:.3g} requests/s</b>; the figures below are of it."]
+    if unloaded := summary["unloaded"]:
+        medians = [
+            f"{title} {unloaded[name]:.3f} s"
+            for name, title in draw.NAMES.items()
+            if name in unloaded and name != "itl_s"
+        ]
+        said.append(f"Without load (lower quartiles): {', '.join(medians)}.")
+    scaled = [
+        f"{each['of']} P{each['percentile']:g} at most {each['most']:.3g} s"
+        for each in summary["scenario"]["slo"]
+        if each.get("times_unloaded")
+    ]
+    if scaled:
+        said.append(f"The objectives are the larger of the scenario's and its multiple of these: {', '.join(scaled)}.")
+    disturbed = [step for step in summary["steps"] if step["disturbed"]]
+    if disturbed:
+        most = max(((step["machine"] or {}).get("others", 0.0) for step in disturbed), default=0.0)
+        said.append(
+            f"{len(disturbed)} of {len(summary['steps'])} steps were disturbed: up to {most:.0%} of this machine's CPU "
+            "went to other processes, or the generator was late."
+        )
+    if summary["capacity_doubtful"]:
+        said.append("<b>It was never quiet enough: the capacity may be higher.</b>")
+    return f"<p>{' '.join(said)}</p>"
+
+
+def _memory(series: dict[str, dict[str, float | None]]) -> str:
+    rows = []
+    for name, found in series.items():
+        share = "–" if found["share"] is None else f"{found['share']:+.1%}"
+        slope = "–" if found["mib_per_h"] is None else f"{found['mib_per_h']:+.1f}"
+        rows.append([name, f"{found['first_mib']}", f"{found['last_mib']}", share, slope])
+    return _table(["MiB", "at first", "at last", "last quarter to second", "MiB an hour, after a quarter"], rows)
 
 
 def _of(summary: dict[str, Any]) -> str:
@@ -106,16 +141,21 @@ def _figures(summary: dict[str, Any]) -> str:
 def _steps(summary: dict[str, Any]) -> str:
     rows = []
     for step in summary["steps"]:
-        p95 = step["figures"]["ttft_s"]["p95"]
+        p95 = [step["figures"][name]["p95"] for name in ("ttft_s", "e2e_s")]
+        found = step["machine"]
         rows.append(
             [
-                str(step["number"]),
+                f"{step['number']} {step['kind']}",
                 f"{step['per_s']:.3g}",
-                "–" if p95 is None else f"{p95:.3f}",
-                ", ".join(step["missed"]),
+                f"{step['lasts_s']:.0f}",
+                *("–" if value is None else f"{value:.3f}" for value in p95),
+                "–" if found is None else f"{found['busy']:.0%}",
+                "–" if found is None else f"{found['others']:.0%}",
+                ", ".join(step["missed"]) + (" (disturbed)" if step["disturbed"] else ""),
             ]
         )
-    return _table(["step", "per s", "first token P95", "missed"], rows)
+    titles = ["step", "per s", "s", "first token P95", "whole answer P95", "machine busy", "by others", "missed"]
+    return _table(titles, rows)
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:

@@ -50,19 +50,19 @@ class _Choice:
 def requests(phases: Sequence[Phase], traffics: Sequence[Traffic], seed: str) -> list[Planned]:
     """Plan the requests of the phases, one after the other; equal seeds give equal plans."""
     dice = random.Random(seed)  # noqa: S311 - a load, not a secret
-    times = workload.arrivals([workload.Phase(phase.lasts_s, phase.per_s) for phase in phases], dice)
+    times = _times(phases, dice)
     which = _Choice([traffic.share for traffic in traffics])
     questions = [_Choice(zipf(count_of(traffic), traffic.popularity)) for traffic in traffics]
     turns = [_Choice(traffic.earlier_turns) for traffic in traffics]
     lengths = [_Choice([length.share for length in traffic.max_tokens]) for traffic in traffics]
     planned = []
-    for number, arrival in enumerate(list(times)):
+    for number, at_s in enumerate(times):
         kind = which.draw(dice)
         traffic = traffics[kind]
         planned.append(
             Planned(
                 number,
-                arrival.at_s,
+                at_s,
                 kind,
                 questions[kind].draw(dice),
                 dice.random() < traffic.streamed,
@@ -71,6 +71,21 @@ def requests(phases: Sequence[Phase], traffics: Sequence[Traffic], seed: str) ->
             )
         )
     return planned
+
+
+def _times(phases: Sequence[Phase], dice: random.Random) -> list[float]:
+    """When they come; all times are drawn before anything else, so that a change of the mix does not move them."""
+    times: list[float] = []
+    begins_s = 0.0
+    for phase in phases:
+        if phase.counted:
+            many = round(phase.lasts_s * phase.per_s)
+            times += sorted(begins_s + phase.lasts_s * dice.random() for _ in range(many))
+        else:
+            found = workload.arrivals([workload.Phase(phase.lasts_s, phase.per_s)], dice)
+            times += [begins_s + arrival.at_s for arrival in found]
+        begins_s += phase.lasts_s
+    return times
 
 
 def seed_of(scenario: Scenario, step: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from loadtest.load.conduct import Findings
+    from loadtest.load.findings import Findings
+    from loadtest.load.memory import Timed
     from loadtest.load.outcome import Outcome
     from loadtest.load.settings import Run
     from loadtest.load.target import Target
@@ -46,9 +48,7 @@ class Folder:
         """End the file of requests."""
         self._requests.close()
 
-    def finish(
-        self, run: Run, findings: Findings, target: Target, workers: int, memory: Sequence[tuple[float, float]]
-    ) -> bool:
+    def finish(self, run: Run, findings: Findings, target: Target, workers: int, memory: Timed) -> bool:
         """Write all that is known now; whether the objectives are met."""
         self.close()
         facts = {
@@ -56,12 +56,26 @@ class Folder:
             "began": self._begun.isoformat(timespec="seconds"),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "generator": {"workers": workers, "python": platform.python_version(), "machine": platform.platform()},
-            "memory_bytes": [[round(at_s, 1), value] for at_s, value in memory],
+            "memory_bytes": {
+                name: [[round(at_s, 1), value] for at_s, value in timed] for name, timed in memory.items()
+            },
+            "memory": {name: memory_of(timed) for name, timed in memory.items()},
         }
         summary = findings.summary() | facts
         (self._path / SUMMARY).write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
         write_percentiles(self._path / PERCENTILES, summary["figures"])
         return findings.met
+
+
+def memory_of(timed: Sequence[tuple[float, float]]) -> dict[str, float | None]:
+    """Sum a series of memory up: MiB at its begin and end, and how it grows after its first quarter."""
+    values = [value for _, value in timed]
+    grown = {"share": figures.growth(values), "mib_per_h": figures.slope_mib_h(timed)}
+    return {
+        "first_mib": round(values[0] / figures.MIB, 1),
+        "last_mib": round(values[-1] / figures.MIB, 1),
+        **{name: None if math.isnan(value) else round(value, 4) for name, value in grown.items()},
+    }
 
 
 def write_percentiles(path: Path, tables: dict[str, dict[str, Any]]) -> None:

@@ -19,7 +19,9 @@ from serving.demo.words import Language  # noqa: TC001 - msgspec reads the annot
 FOLDER = Path(__file__).parent / "scenarios"
 
 Latency = Literal["ttft_s", "itl_s", "e2e_s", "lateness_s"]
-Share = Literal["errors", "wrong", "changed", "memory_growth"]
+Share = Literal["errors", "wrong", "changed", "memory_growth", "engine_memory_growth"]
+OF_A_RUN = frozenset({"changed", "memory_growth", "engine_memory_growth"})
+"""What a single step of a run does not show."""
 
 
 class ScenarioError(Exception):
@@ -36,6 +38,11 @@ class Phase(Struct, frozen=True):
     lasts_s: float
     per_s: float
     """Requests a second; 0 is a pause."""
+    counted: bool = False
+    """Whether there are exactly `lasts_s * per_s`, at random times: a Poisson process, given how many came of it.
+
+    Else their number varies as well: by 3 % of 1,000.
+    """
 
 
 class OutputLength(Struct, frozen=True):
@@ -83,6 +90,8 @@ class Objective(Struct, frozen=True):
     """Of latencies only: 50, 95, 99, …"""
     traffic: str = ""
     """Only of this traffic; empty: of all together."""
+    times_unloaded: float = 0
+    """Of a ramp's latencies: so many times the one without load (lower quartile) counts where that is more."""
 
     @property
     def title(self) -> str:
@@ -95,14 +104,20 @@ class Ramp(Struct, frozen=True):
     """How the highest arrival rate is found that meets the objectives; see search.py."""
 
     first_per_s: float = 1.0
-    factor: float = 1.6
-    """From one step to the next until an objective is missed."""
-    within: float = 0.05
+    """Where feeling begins; before it, the unloaded latency is measured at half of it."""
+    unloaded_s: float = 10.0
+    feeling_s: float = 5.0
+    """Length of a short step, each twice as fast as the one before, until an objective is missed."""
+    factor: float = 1.15
+    """From one whole step to the next where no objective has been missed yet."""
+    within: float = 0.04
     """Bisection ends when the bracket is so narrow, as a share of the rate."""
-    step_s: float = 20.0
+    step_s: float = 15.0
     least_requests: int = 100
-    """A step lasts until so many are planned, as a P95 of 20 requests is their worst."""
+    """A whole step lasts until so many are planned, as a P95 of 20 requests is their worst."""
     most_per_s: float = 10_000.0
+    patience: int = 4
+    """Steps that are asked again because something else on the machine disturbed them."""
 
 
 class Scenario(Struct, frozen=True):
@@ -200,11 +215,27 @@ def _faults(scenario: Scenario) -> list[str]:
     for traffic in scenario.traffic:
         found += [f"traffic {traffic.name}: {fault}" for fault in _traffic_faults(traffic)]
     for objective in scenario.slo:
-        if objective.traffic and objective.traffic not in known:
-            found.append(f"an objective is about traffic {objective.traffic}, which there is not")
-        if objective.of.endswith("_s") != (0 < objective.percentile < 100):  # noqa: PLR2004
-            found.append(f"{objective.of}: a latency has a percentile between 0 and 100, a share has none")
+        found += _objective_faults(objective, known, ramps=scenario.ramp is not None)
     return found
+
+
+def _objective_faults(objective: Objective, known: set[str], *, ramps: bool) -> list[str]:
+    of = objective.of
+    rules = (
+        (
+            not objective.traffic or objective.traffic in known,
+            f"an objective is about traffic {objective.traffic}, which there is not",
+        ),
+        (
+            not objective.times_unloaded or (ramps and objective.percentile > 0),
+            f"{of}: times_unloaded is for latencies of a ramp, which measures the unloaded ones",
+        ),
+        (
+            of.endswith("_s") == (0 < objective.percentile < 100),  # noqa: PLR2004
+            f"{of}: a latency has a percentile between 0 and 100, a share has none",
+        ),
+    )
+    return [fault for holds, fault in rules if not holds]
 
 
 def _traffic_faults(traffic: Traffic) -> list[str]:
@@ -235,5 +266,7 @@ def _changed(scenario: Scenario, changes: Changes) -> Scenario:
     per_s = sum(phase.lasts_s * phase.per_s for phase in scenario.phases) / lasts_s
     longer = (changes.lasts_s or lasts_s) / lasts_s
     faster = (changes.per_s or per_s) / per_s
-    phases = tuple(Phase(phase.lasts_s * longer, phase.per_s * faster) for phase in scenario.phases)
+    phases = tuple(
+        Phase(phase.lasts_s * longer, phase.per_s * faster, counted=phase.counted) for phase in scenario.phases
+    )
     return msgspec.structs.replace(scenario, phases=phases)

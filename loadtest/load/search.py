@@ -1,8 +1,12 @@
-"""Finds the highest arrival rate that meets the objectives: up by a factor until one is missed, then bisection.
+"""Finds the highest arrival rate that meets the objectives. Pure: `rate` says what to try, `tell` what came of it.
 
-Pure: `rate` says what to try, `tell` what came of it. A miss counts only when it is seen twice in a row, as one stall
-of the machine would otherwise end the climb far below the capacity. At the end the lowest rate that was missed is asked
-once more: if it is met now, the miss was the machine's, and the climb goes on.
+First it feels its way: short steps, each twice as fast, until one misses twice. None of them is believed; they warm
+the service up and say where to look. Then whole steps: bisection in ratios down to `within`, and both ends are asked
+themselves before the search ends.
+
+One stall of the machine must not decide: a miss counts only when it is seen twice in a row, a step that something
+else on the machine has disturbed is asked again instead (`patience` times in all), and the lowest rate that was missed
+is asked once more at the end. If it is met now, the climb goes on.
 
 A step of T seconds does not see an overload that builds up a wait below the objective within T: its precision is about
 (objective in seconds) / T.
@@ -10,9 +14,18 @@ A step of T seconds does not see an overload that builds up a wait below the obj
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from loadtest.load.scenario import Phase, Ramp
+
+FEELING_FACTOR = 2.0
+FEELING_REQUESTS = 20
+"""A short step lasts until so many are planned."""
+DESCENT = 1.25
+"""Down from a rate that was missed, where nothing below it has been met; its square for the next, and so on."""
+LEAST_PART = 20
+"""Below this part of the first rate nobody asks further."""
 
 
 @dataclass
@@ -21,49 +34,100 @@ class Search:
 
     ramp: Ramp
     met: float = 0.0
-    """The highest rate that has met the objectives."""
+    """The highest rate of which a whole step has met the objectives."""
     missed: float | None = None
-    """The lowest that has not, twice."""
+    """The lowest whose whole steps have missed them twice."""
     rate: float | None = field(init=False)
     """What to try next; None when the search is over."""
+    feeling: bool = True
+    """Whether the step at `rate` is a short one."""
+    doubtful: bool = False
+    """Whether a disturbed miss was believed, because there was no end to the disturbances."""
+    _low: float = 0.0
+    _high: float | None = None
     _misses: int = 0
-    _last_look: bool = False
+    _repeats: int = 0
+    _descent: float = DESCENT
+    _looked: bool = False
+    _gait: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.rate = self.ramp.first_per_s
+        self._gait = self.ramp.factor
 
-    def tell(self, *, met: bool) -> None:
-        """Say whether the objectives were met at `rate`."""
+    def tell(self, *, met: bool, disturbed: bool = False) -> None:
+        """Say whether the objectives were met at `rate`, and whether the machine had other things to do meanwhile."""
         if self.rate is None:
             raise ValueError("the search is over")
-        if self._last_look and not met:
-            self.rate = None
+        if self.feeling:
+            # Twice, as they are short: a climb that begins far below takes long.
+            self._misses = 0 if met else self._misses + 1
+            if self._misses != 1:
+                self._felt(self.rate, met=met)
             return
+        if disturbed and not met:
+            if self._repeats < self.ramp.patience:
+                self._repeats += 1
+                return
+            self.doubtful = True
         self._misses = 0 if met else self._misses + 1
-        if self._misses == 1:
+        if self._misses == 1 and not self._looked:
             return
         self._misses = 0
-        if met:
-            self.met = self.rate
-            if self._last_look:
-                self._last_look, self.missed = False, None
-        else:
-            self.missed = self.rate
+        self._learn(self.rate, met=met)
         self.rate = self._next()
 
+    def _felt(self, rate: float, *, met: bool) -> None:
+        if met:
+            self._low = rate
+            faster = rate * FEELING_FACTOR
+            if faster <= self.ramp.most_per_s:
+                self.rate = faster
+                return
+        else:
+            self._high = rate
+        self.feeling, self._misses = False, 0
+        self.rate = self._next()
+
+    def _learn(self, rate: float, *, met: bool) -> None:
+        if met:
+            self.met = self._low = rate
+            if self._high is not None and rate >= self._high:
+                self._high, self.missed, self._looked = None, None, False
+            return
+        self.missed = self._high = rate
+        if rate <= self._low:  # which had only been felt
+            self._low = self.met
+
     def _next(self) -> float | None:
-        if self.missed is None:
-            following = self.met * self.ramp.factor
-            return following if following <= self.ramp.most_per_s else None
-        # From 0 there is nothing to be within a share of: below a twentieth of the first rate nobody asks further.
-        enough = max(self.ramp.within * self.missed, self.ramp.first_per_s / 20)
-        if self.missed - self.met > enough:
-            return (self.met + self.missed) / 2
-        self._last_look = True
-        return self.missed
+        if self._high is None:
+            return self._faster()
+        self._gait = self.ramp.factor
+        if not self._low:
+            lower, self._descent = self._high / self._descent, self._descent**2
+            return lower if lower > self.ramp.first_per_s / LEAST_PART else None
+        if self._high / self._low > 1 + self.ramp.within:
+            return math.sqrt(self._high * self._low)
+        if self.met < self._low:
+            return self._low
+        if self.missed != self._high:
+            return self._high  # only felt so far: a miss must be seen twice, like any other
+        looked, self._looked = self._looked, True
+        return None if looked else self._high
+
+    def _faster(self) -> float | None:
+        if self.met < self._low:
+            return self._low  # what was only felt is asked before anything above it
+        faster = self._low * self._gait
+        # Faster and faster: where the first miss was the machine's, the capacity may be far above.
+        self._gait = min(self._gait**2, FEELING_FACTOR)
+        return faster if faster <= self.ramp.most_per_s else None
 
     def phase(self) -> Phase:
-        """Give the step that tries `rate`."""
+        """Give the step that tries `rate`: exactly as many requests as it says, as their number must not decide."""
         if self.rate is None:
             raise ValueError("the search is over")
-        return Phase(max(self.ramp.step_s, self.ramp.least_requests / self.rate), self.rate)
+        lasts_s, least = (
+            (self.ramp.feeling_s, FEELING_REQUESTS) if self.feeling else (self.ramp.step_s, self.ramp.least_requests)
+        )
+        return Phase(max(lasts_s, least / self.rate), self.rate, counted=True)

@@ -30,6 +30,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How answers are checked; by the model's name when None."""
     metrics_url: str = ""
     """The gateway's `/metrics`, for its memory; empty: not looked at."""
+    engine_port: int = 0
+    """Of an engine on this machine, for its memory; 0: not looked at."""
     per_s: float | None = None
     lasts_s: float | None = None
     timeout_s: float = 120.0

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import openai
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from serving.demo import ask, launch_plan, launch_preflight
 from serving.demo.launch_plan import HOST, Ports

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from loadtest import bench_gateway
+from loadtest import bench_gateway, soak_gateway
 from loadtest.gateway_bench.tables import BEGIN, END
 from loadtest.gateway_bench.targets import KEY
 from tests.support.demo import free_ports
@@ -71,3 +71,16 @@ def _with_the_next_one_free():
         with contextlib.suppress(OSError), socket.socket() as next_one:
             next_one.bind(("127.0.0.1", port + 1))
             return port
+
+
+@pytest.mark.parametrize("load", [[], ["--load", "0.5"]])
+def test_the_gateway_is_soaked_and_its_memory_told(load, monkeypatch, capsys):
+    """A few turns say nothing about growth (2: too short), which is tested alone: here all four kinds are answered."""
+    monkeypatch.setattr(soak_gateway, "TURN_S", 0.3)
+    gateway, engine = _with_the_next_one_free(), free_ports(1)[0]
+    places = ["--port", str(gateway), "--engine-port", str(engine)]
+    assert soak_gateway.main([*places, *load, "--requests", "60", "--limit-mib", "1e9", "--say-every-s", "0"]) in {0, 2}
+    printed = capsys.readouterr().out
+    assert "every answer right" in printed
+    assert all(workload.name in printed for workload in soak_gateway.MIX)
+    assert "100%" in printed

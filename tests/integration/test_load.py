@@ -48,6 +48,8 @@ title = "ramp"
 settle_s = 0
 [ramp]
 first_per_s = 10
+unloaded_s = 1
+feeling_s = 1
 factor = 2
 step_s = 1
 least_requests = 5
@@ -84,14 +86,14 @@ async def echo(request, body):
     return await answer(request, body, words_of(body))
 
 
-async def load(folder, url, text=LOAD, *options, key=KEY):
+async def load(folder, url, text=LOAD, *options, key=KEY, command="run"):
     """Run it as `make load` does; exit code, output."""
     (folder / "load.toml").write_text(text)
     argv = [
         sys.executable,
         "-m",
         "loadtest.load",
-        "run",
+        command,
         str(folder / "load.toml"),
         "--url",
         url,
@@ -184,8 +186,18 @@ async def test_a_ramp_goes_up_and_names_the_capacity(tmp_path, engine, gateway):
     code, printed = await load(tmp_path, gateway.url, RAMP)
     assert code == 0, printed
     assert results.read(tmp_path / "out")["capacity_per_s"] == 20
+    kinds = [step["kind"] for step in results.read(tmp_path / "out")["steps"]]
+    assert list(dict.fromkeys(kinds)) == ["unloaded", "feeling", "level"]
     code, printed = await load(tmp_path, gateway.url, RAMP, "--at-least-per-s", "30")
     assert code == 1, printed
+
+
+async def test_a_ramp_that_is_asked_twice_says_how_far_apart_the_two_are(tmp_path, engine, gateway):
+    engine.script = echo
+    code, printed = await load(tmp_path, gateway.url, RAMP, command="twice")
+    assert code == 0, printed
+    assert "capacity 20 and 20 requests/s: 0.0% apart, within 10%" in printed
+    assert (tmp_path / "out" / "second" / page.COMPARISON).exists()
 
 
 @pytest.mark.parametrize("key", ["sk-wrong", KEY])

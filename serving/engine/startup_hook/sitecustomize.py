@@ -5,6 +5,8 @@ log records of several processes, so the records are looked at where they are ma
 phase is one line of JSON in that file. The report's author (serving/startup.py) takes the file away when the engine is
 up, and the hook, finding it gone, stops looking. It must never be the reason that an engine does not start.
 
+It also asks the kernel for what vLLM on Intel's CPUs uses without asking: see `ask_for_tiles`.
+
 Standard library only: nothing of `serving` can be imported here.
 """
 
@@ -81,6 +83,21 @@ def install(file: str | None) -> None:
         logging.setLogRecordFactory(Factory(logging.getLogRecordFactory(), file))
 
 
+def ask_for_tiles() -> bool:
+    """Ask Linux for AMX's tile registers (Intel, since Sapphire Rapids); whether this process may use them.
+
+    Using them without having asked is an illegal instruction. vLLM 0.32's attention on the CPU uses them wherever the
+    CPU has them and relies on a matrix product of torch's having asked first: with the demo checkpoint none has, and
+    the worker dies of SIGILL at the first request. The permission is the process's and ends with exec.
+    """
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return False
+    import ctypes  # noqa: PLC0415  # only where it is needed
+
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # asm/unistd_64.h, asm/prctl.h, asm/fpu/types.h
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0)
+
+
 def run_the_shadowed() -> None:
     """Run the sitecustomize that this one hides, such as a distribution's own."""
     here = str(Path(__file__).parent)
@@ -91,4 +108,5 @@ def run_the_shadowed() -> None:
 
 if __name__ == "sitecustomize":
     install(os.environ.get(VARIABLE))
+    ask_for_tiles()
     run_the_shadowed()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections import Counter
 from types import SimpleNamespace
 
@@ -26,6 +27,22 @@ def said(role, content):
 
 def first_choices(endpoints):
     return {key: endpoints.choose(key).url for key in KEYS}
+
+
+def happen(endpoints, endpoint, event, new_url):
+    """One of the things that happen to engines, by a number below 1; mostly none."""
+    if event < 0.05:
+        endpoint.close()
+    elif event < 0.1:
+        endpoint.prove()
+    elif event < 0.13:
+        endpoints.pause(endpoint)
+    elif event < 0.15:
+        endpoints.remove(endpoint)
+    elif event < 0.17:
+        endpoints.add(new_url, host="new", well=True)
+    elif event < 0.5:
+        endpoint.in_flight = max(0, endpoint.in_flight - 2)
 
 
 class TestKey:
@@ -94,6 +111,26 @@ class TestChoice:
         changed = {key for key in KEYS if after[key] != before[key]}
         assert {after[key] for key in changed} == {"http://new:8000"}
         assert len(changed) < len(KEYS) / 3
+
+    def test_what_is_remembered_of_a_key_changes_no_choice(self, monkeypatch):
+        """Many engines that come, go, fill up and fail: with and without the memory each key goes to the same."""
+        urls = [f"http://e{i}:8000" for i in range(30)]
+        dice, now = random.Random(4), 0.0
+        sides = [Endpoints(urls, max_in_flight=6, clock=lambda: now) for _ in range(2)]
+        monkeypatch.setattr("gateway.upstream.endpoints.ORDERS_KEPT", 20)
+        keys = [*KEYS[:40], *(b"long " * 50 + key for key in KEYS[:10])]
+        for turn in range(1500):
+            number, event, key, now = dice.randrange(30), dice.random(), dice.choice(keys), turn / 10
+            chosen = []
+            for many, side in zip((8, 10**9), sides, strict=True):
+                monkeypatch.setattr("gateway.upstream.endpoints.MANY", many)
+                happen(side, side.all[number % len(side.all)], event, f"http://new{turn}:8000")
+                chosen.append(side.choose(key, but=side.all[:2] if event > 0.9 else ()))
+                if chosen[-1] is not None:
+                    chosen[-1].in_flight += 1
+            assert chosen[0].url == chosen[1].url
+        assert 0 < len(sides[0]._orders) <= 20
+        assert not sides[1]._orders
 
     def test_one_hot_picture_does_not_pile_up_on_one_engine(self):
         endpoints = Endpoints(URLS)

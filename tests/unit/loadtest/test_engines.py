@@ -72,6 +72,16 @@ def test_the_page_has_direct_and_gateway_side_by_side_and_every_command():
     assert "run x" in page
 
 
+def test_a_profile_s_section_is_added_once_and_then_replaced():
+    first = table.publish("# Benchmarks\n\nwords\n", "l4", "one\n")
+    assert first.startswith("# Benchmarks\n\nwords\n\n## l4\n")
+    both = table.publish(first, "t4", "other\n")
+    again = table.publish(both, "l4", "two\n")
+    assert "one" not in again
+    assert again.count("## l4") == again.count("two") == again.count("other") == 1
+    assert again.index("two") < again.index("## t4")
+
+
 def test_the_catalogue_is_what_vllm_s_benchmark_reads(tmp_path):
     lines = [json.loads(line) for line in bench_engine.catalogue(tmp_path, 3).read_text().splitlines()]
     assert len(lines) == 3

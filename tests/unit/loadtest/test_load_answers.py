@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from loadtest.load import answers, pictures, scenario, settings, target, wire
+from loadtest.load import answers, memory, pictures, scenario, settings, wire
 from loadtest.load.answers import Checker, says
 from loadtest.load.plan import Planned
 from loadtest.load.scenario import Scenario, ScenarioError, Traffic
@@ -201,5 +201,5 @@ def test_a_missing_or_broken_run_is_said(environ):
 def test_memory_is_the_sum_over_the_workers():
     text = '# HELP gateway_resident_memory_bytes x\ngateway_resident_memory_bytes{pid="1"} 5.0\n'
     text += 'gateway_resident_memory_bytes{pid="2"} 7\ngateway_resident_memory_bytes_other 100\n'
-    assert target.total(text) == 12
+    assert memory.total(text, memory.RESIDENT) == 12
     assert scenario.names()

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import http.server
+import json
+import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from loadtest.load import __main__ as cli
-from loadtest.load import demo, scenario, settings, target
+from loadtest.load import demo, memory, results, scenario, settings, target
 from serving.demo.launch_plan import Ports
 from tests.support.demo import free_ports
 
@@ -123,7 +126,7 @@ class Service(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/metrics":
             Service.looks += 1
-            self._send(200, f"gateway_resident_memory_bytes {Service.looks}e6\n".encode())
+            self._send(200, f"gateway_resident_memory_bytes {Service.looks}e6\ngateway_cache_bytes 300\n".encode())
         elif self.headers["authorization"] == "Bearer k":
             self._send(200, b'{"data": [{"id": "qwen3-vl-demo"}]}')
         else:
@@ -159,18 +162,47 @@ def test_a_wrong_key_is_said(service):
 
 
 def test_memory_is_looked_at_while_the_run_goes_on(service, monkeypatch):
-    monkeypatch.setattr(target, "MEMORY_EVERY_S", 0.01)
-    with target.Memory(service + "/metrics") as memory:
-        while len(memory.samples()) < 3:
-            memory._thread.join(0.01)
-    assert memory.samples()[:2] == sorted(memory.samples()[:2])
-    assert memory.timed[0][0] >= 0
+    """Of the gateway, less what its caches hold, and of an engine by its port: here that is this process."""
+    monkeypatch.setattr(memory, "EVERY_S", 0.01)
+    port = int(service.rpartition(":")[2])
+    with memory.Memory([memory.gateway(service + "/metrics"), memory.engine(port)]) as seen:
+        while len(seen.timed[memory.ENGINE]) < 3:
+            seen._thread.join(0.01)
+    whole, rest = (seen.timed[name] for name in (memory.GATEWAY, memory.WITHOUT_CACHES))
+    assert [value for _, value in whole[:2]] == [1e6, 2e6]
+    assert [value for _, value in rest[:2]] == [1e6 - 300, 2e6 - 300]
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    assert seen.timed[memory.ENGINE][-1][1] >= resident * 0.9
 
 
-def test_a_gateway_without_metrics_is_no_sample(monkeypatch):
-    with target.Memory("") as memory:
+def test_what_does_not_answer_is_no_sample(monkeypatch):
+    monkeypatch.setattr(memory, "EVERY_S", 0.01)
+    (port,) = free_ports(1)
+    assert memory.gateway(f"http://127.0.0.1:{port}/metrics")() == {}
+    assert memory.engine(port)() == {}
+    with memory.Memory([]) as seen:
         pass
-    assert memory.samples() == []
+    assert not seen.timed
+
+
+def test_the_rate_can_be_a_share_of_what_a_ramp_has_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "RUNS", tmp_path)
+    for number, (name, capacity) in enumerate((("ramp-1", 30.0), ("ramp-2", 40.0), ("steady-3", None))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / results.SUMMARY).write_text(json.dumps({"capacity_per_s": capacity}))
+        os.utime(tmp_path / name / results.SUMMARY, (number, number))
+    for given, rate in (("latest", 32), (str(tmp_path / "ramp-1"), 24)):
+        assert cli.main(["run", "soak", "--url", "http://x", "--print", "--capacity-of", given]) == 0
+        assert f'"per_s":{rate}' in capsys.readouterr().out
+    assert cli.main(["run", "soak", "--url", "http://x", "--print", "--capacity-of", str(tmp_path / "steady-3")]) == 2
+    assert "found no capacity" in capsys.readouterr().err
+    assert cli.main(["run", "soak", "--per-s", "3", "--capacity-of", "latest"]) == 2
+    assert "either" in capsys.readouterr().err
+
+
+def test_only_a_ramp_can_be_asked_twice(capsys):
+    assert cli.main(["twice", "steady", "--url", "http://x"]) == 2
+    assert "has no ramp" in capsys.readouterr().err
 
 
 def test_a_service_that_is_not_there_is_said():

@@ -82,12 +82,70 @@ def test_every_input_says_where_it_is_from():
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [(("[hit_us]", "[hit]"), "missing or unknown: hit, hit_us"), (('"assumed"', '"guessed"'), "is guessed")],
+    [
+        (("[hit_us]", "[hit]"), "missing or unknown: hit, hit_us"),
+        (('"assumed"', '"guessed"'), "is guessed"),
+        (('part = "audit_us"', "value = 5"), "audit_us: a measured value is read"),
+        (('part = "audit_us"', 'part = "x"'), "audit_us: nothing is called 'x'"),
+    ],
 )
 def test_a_faulty_file_of_inputs_is_refused(tmp_path, change, says):
     (tmp_path / "scaling.toml").write_text(scaling.INPUTS.read_text().replace(*change))
     with pytest.raises(ValueError, match=says):
         scaling.read(tmp_path / "scaling.toml")
+
+
+BENCH = f"""words
+{scaling.BENCH_BEGIN}
+`make bench-gateway`: medians
+
+| gateway | CPU µs/request | CPU µs/hit | CPU µs/chunk | 1 MiB: CPU µs |
+| --- | --: | --: | --: | --: |
+| ours | 1,280 | 99 | 7.5 | 5,280 |
+| nginx | 16 | – | 3.5 | 800 |
+
+Ratios from the same run:
+
+|  | CPU µs/request |
+| --- | --: |
+| ours / nginx | 80 |
+"""
+
+
+def test_what_the_gateway_costs_is_read_from_the_benchmark_s_table(tmp_path):
+    (tmp_path / "performance.md").write_text(BENCH)
+    inputs, rows = scaling.read(performance=tmp_path / "performance.md")
+    assert (inputs.miss_us, inputs.hit_us, inputs.chunk_us, inputs.picture_mib_us) == (1280, 99, 7.5, 4000)
+    assert (inputs.lb_request_us, inputs.lb_chunk_us, inputs.lb_mib_us) == (16, 3.5, 784)
+    assert any("make bench-gateway" in source for _, _, _, source in rows)
+    assert "nginx" in scaling.bench_table(BENCH)
+    assert "ours / nginx" not in scaling.bench_table(BENCH)
+
+
+def test_another_measurement_without_new_tables_fails_the_check(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "scaling.md"
+    page.write_text(f"{scaling.BEGIN}\n{scaling.END}")
+    monkeypatch.setattr(scaling, "own_counts", lambda: "")
+    assert scaling.main(["--write", str(page)]) == scaling.main(["--check", str(page)]) == 0
+    (tmp_path / "performance.md").write_text(BENCH)
+    monkeypatch.setattr(scaling.read, "__defaults__", (scaling.INPUTS, tmp_path / "performance.md", scaling.PARTS))
+    assert scaling.main(["--check", str(page)]) == 1
+    assert "out of step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("| nginx |", "| envoy |"), "nothing is called 'nginx'"),
+        (("CPU µs/chunk", "µs/chunk"), "nothing is called 'CPU µs/chunk'"),
+        (("| 16 |", "| – |"), "nothing is called 'CPU µs/request'"),
+        (("| gateway |", "| door |"), "no table of bench-gateway"),
+    ],
+)
+def test_a_table_without_what_is_needed_is_refused(tmp_path, change, says):
+    (tmp_path / "performance.md").write_text(BENCH.replace(*change))
+    with pytest.raises(ValueError, match=says):
+        scaling.read(performance=tmp_path / "performance.md")
 
 
 def test_the_page_has_every_table(capsys):

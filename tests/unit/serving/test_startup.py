@@ -191,3 +191,14 @@ class TestReport:
 
         monkeypatch.setattr(startup, "watch", stopped)
         assert startup.main(["l4", "127.0.0.1", "8000", "41", "1000.0", str(file)]) == 0
+
+
+def test_the_hook_asks_for_the_registers_that_the_cpu_has():
+    """In a process of its own: the permission cannot be given back. Without it vLLM's worker dies of SIGILL."""
+    code = "import os, sitecustomize; print(int(sitecustomize.ask_for_tiles()))\n"
+    # ARCH_GET_XCOMP_PERM: a mask of what the process may use.
+    code += "import ctypes; mask = ctypes.c_uint64(); ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(mask))\n"
+    code += "print(mask.value >> 18 & 1)"
+    env = {**os.environ, "PYTHONPATH": str(startup.HOOK)}
+    printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert printed.split() == (["1", "1"] if " amx_tile" in Path("/proc/cpuinfo").read_text() else ["0", "0"])
