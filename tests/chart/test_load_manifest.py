@@ -5,8 +5,8 @@ from __future__ import annotations
 import yaml
 
 from tests.chart.test_pod_security import violations
-from tests.chart.test_schemas import faults
 from tests.support import chart
+from tests.support.schemas import faults
 
 FOLDER = chart.ROOT / "loadtest" / "cluster"
 MANIFESTS = list(yaml.safe_load_all((FOLDER / "load.yaml").read_text()))
