@@ -1,4 +1,4 @@
-"""Runs at the start of each of the engine's Python processes: notes how long vLLM says each phase of its start took.
+"""Runs at the start of each of the engine's Python processes: asks for AMX, notes how long each phase of it took.
 
 `serving run` puts this folder first into PYTHONPATH and names a file in SERVING_STARTUP_FILE. vLLM tells durations in
 log records of several processes, so the records are looked at where they are made; its logging stays as it is. Each
@@ -10,11 +10,13 @@ Standard library only: nothing of `serving` can be imported here.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.machinery
 import importlib.util
 import json
 import logging
 import os
+import platform
 import re
 import sys
 import time
@@ -81,6 +83,24 @@ def install(file: str | None) -> None:
         logging.setLogRecordFactory(Factory(logging.getLogRecordFactory(), file))
 
 
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18
+"""Linux' Documentation/arch/x86/xstate.rst."""
+
+
+def allow_amx() -> bool:
+    """Ask Linux for AMX's tile registers; False where there are none. A process that uses them unasked dies of SIGILL.
+
+    vLLM's attention on the CPU uses them wherever the CPU has them, and leaves it to others to ask: in the engine's
+    container nobody had when the first request came. What is granted is one process's and its forks', so each asks.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    try:
+        return bool(ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
 def run_the_shadowed() -> None:
     """Run the sitecustomize that this one hides, such as a distribution's own."""
     here = str(Path(__file__).parent)
@@ -90,5 +110,6 @@ def run_the_shadowed() -> None:
 
 
 if __name__ == "sitecustomize":
+    allow_amx()
     install(os.environ.get(VARIABLE))
     run_the_shadowed()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,6 +116,33 @@ class TestHook:
         finally:
             logging.setLogRecordFactory(before)
         assert json.loads(file.read_text())["phase"] == "capture_graphs"
+
+    def test_every_process_may_use_the_tiles_that_its_cpu_has(self):
+        """vLLM uses them unasked, and Linux ends such a process with SIGILL. A CPU without AMX is asked for nothing."""
+        look = (
+            "import ctypes, platform; bits = ctypes.c_uint64(); ask = ctypes.CDLL(None).syscall; found = [];\n"
+            "for what in (0x1021, 0x1022) if platform.machine() == 'x86_64' else (): ask(158, what, ctypes.byref(bits)); found.append(bits.value >> 18 & 1)\n"
+            "print(*(found or [0, 0]))"
+        )
+        environ = {**os.environ, "PYTHONPATH": str(startup.HOOK)}
+        done = subprocess.run([sys.executable, "-c", look], env=environ, capture_output=True, text=True, check=True)
+        supported, permitted = done.stdout.split()
+        assert permitted == supported
+
+    def test_tiles_are_asked_for_where_there_can_be_some(self, monkeypatch):
+        asked = []
+
+        def libc(_):
+            return SimpleNamespace(syscall=lambda *words: asked.append(words) or -len(asked) + 1)
+
+        monkeypatch.setattr(sitecustomize.ctypes, "CDLL", libc)
+        monkeypatch.setattr(sitecustomize.platform, "machine", lambda: "x86_64")
+        assert sitecustomize.allow_amx()
+        assert not sitecustomize.allow_amx()
+        assert asked == [(158, 0x1023, 18)] * 2
+        monkeypatch.setattr(sitecustomize.platform, "machine", lambda: "aarch64")
+        assert not sitecustomize.allow_amx()
+        assert len(asked) == 2
 
     def test_without_another_hook_there_is_nothing_to_run(self, monkeypatch):
         monkeypatch.setattr(sitecustomize.sys, "path", [])
