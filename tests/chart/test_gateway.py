@@ -162,3 +162,14 @@ def test_further_variables_and_settings_cannot_meet():
     ]
     assert len(names) == len(set(names))
     assert "HTTPS_PROXY" in names
+
+
+def test_a_rollout_may_take_as_long_as_what_it_waits_for():
+    """Ready is who has an engine: a first one fetches its weights for longer than the ten minutes of a Deployment."""
+    waits, holds = (
+        chart.only(chart.plain(at("gateway.settings.hold_without_engine", held)), "Deployment", "-gateway")["spec"]
+        for held in (False, True)
+    )
+    engine = chart.only(chart.plain(), "Deployment", "-engine-l4")["spec"]
+    assert waits["progressDeadlineSeconds"] == engine["progressDeadlineSeconds"] == 3600
+    assert "progressDeadlineSeconds" not in holds

@@ -89,3 +89,45 @@ def test_it_rolls_back_from_whatever_state(release, last):
 def test_a_revision_that_is_not_kept_is_an_error(release):
     assert release(["deployed"], "rollback", chart.RELEASE, "7", "--dry-run=client").returncode
     assert json.loads(release(["deployed"], "history", chart.RELEASE, "--output", "json").stdout)[0]["revision"] == 1
+
+
+@pytest.fixture
+def older(tmp_path):
+    """Upgrade, with these words, a release whose chart did not know two of today's values."""
+    values = yaml.safe_load((chart.CHART / "values.yaml").read_text())
+    del values["monitoring"]["dcgmCounters"], values["exposure"]["inferencePool"]
+    described = {"name": "qwen3-vl", "version": "0.0.9", "apiVersion": "v2"}
+    one = {
+        "name": chart.RELEASE,
+        "namespace": chart.NAMESPACE,
+        "version": 1,
+        "info": {"status": "deployed"},
+        "chart": {"metadata": described, "values": values},
+        "config": yaml.safe_load(chart.PRESETS["a10"].read_text()) | {"drain": {"seconds": 45}},
+    }
+    (tmp_path / "revisions.yaml").write_text(yaml.safe_dump([one]))
+
+    def go(*words):
+        environ = {
+            "HELM_DRIVER": "memory",
+            "HELM_MEMORY_DRIVER_DATA": str(tmp_path / "revisions.yaml"),
+            "HOME": str(tmp_path),
+        }
+        with serving([], tmp_path) as kubeconfig:
+            argv = ["upgrade", chart.RELEASE, str(chart.CHART), "--namespace", chart.NAMESPACE, "--dry-run=client"]
+            return chart.run_helm(*argv, *words, check=False, environ=environ | {"KUBECONFIG": str(kubeconfig)})
+
+    return go
+
+
+def test_values_that_are_reused_without_new_ones_are_refused_by_name(older):
+    done = older("--reuse-values")
+    assert done.returncode
+    assert "missing property 'inferencePool'" in done.stderr
+    assert "missing property 'dcgmCounters'" in done.stderr
+
+
+def test_values_that_are_reused_over_todays_defaults_are_those_of_the_release(older):
+    done = older("--reset-then-reuse-values")
+    assert done.returncode == 0, done.stderr
+    assert '--shutdown-timeout\n            - "45"' in done.stdout

@@ -10,7 +10,7 @@ import pytest
 from loadtest.load import __main__ as cli
 from loadtest.load import scenario
 from tests.chart.test_pod_security import violations
-from tests.chart.test_schemas import faults
+from tests.support.schemas import faults
 from tests.support import chart
 
 CHART = chart.ROOT / "loadtest" / "cluster" / "chart"

@@ -167,5 +167,30 @@ def test_an_inference_pools_gateway_reaches_engines():
     assert not network.reaches("neighbour", "engine", 8000)
 
 
+def test_without_a_prometheus_nobody_reads_metrics():
+    """An empty list of peers means everybody to Kubernetes."""
+    network = Network(chart.plain(at("networkPolicy.monitoring", [])))
+    for source in ("prometheus", "neighbour", OFFICE):
+        assert not network.reaches(source, "gateway", 9090), source
+    assert network.reaches("gateway", "engine", 8000)
+    assert not network.reaches("prometheus", "engine", 8000)
+
+
+def test_no_rule_has_an_empty_list_of_peers(manifests):
+    for one in chart.kind(manifests, "NetworkPolicy"):
+        for rule in one["spec"].get("ingress", []) + one["spec"].get("egress", []):
+            assert rule.get("from", rule.get("to", "all")), one["metadata"]["name"]
+
+
+def test_names_are_resolved_by_udp_and_tcp(manifests):
+    policies = chart.kind(manifests, "NetworkPolicy")
+    assert policies
+    for one in policies:
+        for rule in one["spec"].get("egress", []):
+            ports = {(port["port"], port["protocol"]) for port in rule.get("ports", []) if "protocol" in port}
+            if any(port == 53 for port, _ in ports):
+                assert ports == {(53, "UDP"), (53, "TCP")}, one["metadata"]["name"]
+
+
 def test_they_can_be_left_out():
     assert chart.kind(chart.plain(at("networkPolicy.enabled", False)), "NetworkPolicy") == []

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
-import yaml
 
 from tests.support import chart
-
-VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
-CRDS = yaml.safe_load((chart.ROOT / "tests" / "chart" / "crds.yaml").read_text())
-
-
-def faults(manifests, versions=VERSIONS):
-    done = subprocess.run(
-        [chart.TOOLS / "python", chart.ROOT / "tests" / "support" / "manifest_schemas.py"],
-        input=json.dumps({"versions": versions, "crds": CRDS, "manifests": manifests}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+from tests.support.schemas import CRDS, faults
 
 
 @pytest.mark.timeout(300)

@@ -67,31 +67,63 @@ def test_nothing_that_was_released_is_recreated(now):
     assert set(released) == set(now), "a new preset: UPDATE_GOLDEN=1 records it"
 
 
-def last_tags():
-    """The last tag that has the chart; none before the first release."""
-    done = subprocess.run(
-        ["git", "tag", "--sort=-version:refname"], capture_output=True, text=True, check=True, cwd=chart.ROOT
-    )
-    for tag in done.stdout.split():
-        listed = subprocess.run(
-            ["git", "ls-tree", tag, "helm/qwen3-vl/"], capture_output=True, text=True, check=True, cwd=chart.ROOT
-        )
-        if listed.stdout:
-            return [tag]
-    return []
+def git(root, *words):
+    return subprocess.run(["git", *words], capture_output=True, check=True, cwd=root).stdout
+
+
+def last_tag(root):
+    """The last tag of this repository that has the chart; None before the first release."""
+    for tag in git(root, "tag", "--sort=-version:refname").decode().split():
+        if git(root, "ls-tree", tag, "helm/qwen3-vl/"):
+            return tag
+    return None
+
+
+def broken_since(tag, root, folder):
+    """What an upgrade from the tag's chart to today's would stumble over: for each preset of the tag, with its own values."""
+    subprocess.run(["tar", "-x", "-C", folder], input=git(root, "archive", tag, "helm/qwen3-vl"), check=True)
+    old, found = folder / "helm" / "qwen3-vl", {}
+    for preset in sorted((old / "ci").glob("*.yaml")):
+        values = yaml.safe_load(preset.read_text())
+        before, after = (fields(chart.parse(chart.render_text(values, chart=one))) for one in (old, chart.CHART))
+        found[preset.stem] = broken(before, after)
+    return found
 
 
 def test_an_upgrade_from_the_last_tag_recreates_nothing(tmp_path):
-    for tag in last_tags():
-        archive = subprocess.run(
-            ["git", "archive", tag, "helm/qwen3-vl"], capture_output=True, check=True, cwd=chart.ROOT
-        )
-        subprocess.run(["tar", "-x", "-C", tmp_path], input=archive.stdout, check=True)
-        old = tmp_path / "helm" / "qwen3-vl"
-        for preset in sorted((old / "ci").glob("*.yaml")):
-            values = yaml.safe_load(preset.read_text())
-            before, after = (fields(chart.parse(chart.render_text(values, chart=one))) for one in (old, chart.CHART))
-            assert broken(before, after) == [], (tag, preset.stem)
+    """Before the first release there is none: that the comparison works is the next test's claim."""
+    if tag := last_tag(chart.ROOT):
+        found = broken_since(tag, chart.ROOT, tmp_path)
+        assert found
+        assert {preset: names for preset, names in found.items() if names} == {}
+
+
+def test_the_last_tag_is_compared_and_what_it_had_is_missed(tmp_path):
+    """A repository with three tags: one without the chart, one with today's, one whose Redis had another Service."""
+    root = tmp_path / "repository"
+    shutil.copytree(chart.CHART, root / "helm" / "qwen3-vl")
+    for preset in set(chart.PRESETS) - {"minimal", "a10"}:
+        (root / "helm" / "qwen3-vl" / "ci" / f"{preset}.yaml").unlink()
+    git(root, "init", "--quiet")
+    git(root, "config", "user.email", "a@example.com")
+    git(root, "config", "user.name", "a")
+    git(root, "commit", "--quiet", "--allow-empty", "--message", "nothing yet")
+    git(root, "tag", "v9.0.0")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "as today")
+    git(root, "tag", "v0.9.0")
+    redis = root / "helm" / "qwen3-vl" / "templates" / "redis.yaml"
+    redis.write_text(redis.read_text().replace("serviceName: {{", "serviceName: old-{{"))
+    git(root, "commit", "--quiet", "--all", "--message", "another Service")
+    git(root, "tag", "v0.10.0")
+    assert last_tag(root) == "v0.10.0"
+    (tmp_path / "same").mkdir()
+    (tmp_path / "other").mkdir()
+    assert broken_since("v0.9.0", root, tmp_path / "same") == {"a10": [], "minimal": []}
+    assert broken_since("v0.10.0", root, tmp_path / "other") == {
+        "a10": ["StatefulSet/shop-qwen3-vl-redis"],
+        "minimal": [],
+    }
 
 
 @pytest.mark.parametrize(

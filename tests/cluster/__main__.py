@@ -1,6 +1,7 @@
-"""`python -m tests.cluster`: the chart from install to uninstall, in the cluster of KUBECONFIG; each step with what must hold.
+"""`python -m tests.cluster`: the chart from install to uninstall, in the cluster of KUBECONFIG.
 
-With --no-pods only what an API server without nodes can show: admission, server-side apply, upgrade, rollback, uninstall.
+Each step says what must hold, every command that it runs, and what was seen. With --no-pods only what an API server without
+nodes can show: admission, server-side apply, upgrade, rollback, uninstall.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from tests.cluster.cluster import CHART, TOOLS, Cluster, Failed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Step = Callable[[Cluster], None]
+    Step = Callable[[Cluster], str]
 
 HERE = Path(__file__).parent
 WITHOUT_PODS: dict[str, Step] = {
     "cluster": api_steps.reachable,
     "namespace": api_steps.namespace,
+    "presets": api_steps.presets_are_taken,
     "install": functools.partial(api_steps.install, wait=False),
     "admission": api_steps.pods_are_admitted,
     "diff": api_steps.no_defaults_fight,
     "same-again": api_steps.same_again,
+    "autoscaling": api_steps.autoscaling_on_and_off,
     "upgrade": functools.partial(api_steps.upgrade, wait=False),
     "refused-upgrade": api_steps.refused_upgrade,
     "rollback": functools.partial(api_steps.rollback, wait=False),
@@ -35,6 +38,7 @@ WITHOUT_PODS: dict[str, Step] = {
 }
 WITH_PODS: dict[str, Step] = {
     **WITHOUT_PODS,
+    "nodes": pod_steps.two_nodes,
     "install": functools.partial(api_steps.install, wait=True),
     "question": pod_steps.question,
     "upgrade": pod_steps.upgrade_under_load,
@@ -42,15 +46,18 @@ WITH_PODS: dict[str, Step] = {
     "drain": pod_steps.drain_a_node,
 }
 ORDER = (
-    "cluster", "namespace", "install", "admission", "diff", "question", "same-again", "upgrade", "refused-upgrade", "rollback", "drain",
-    "uninstall",
+    "cluster", "nodes", "namespace", "presets", "install", "admission", "diff", "question", "same-again", "autoscaling", "upgrade",
+    "refused-upgrade", "rollback", "drain", "uninstall",
 )  # fmt: skip
+NEEDS = {"nodes": "drain"}
+"""A step that is of use to another only."""
 
 
 def steps(*, pods: bool, skip: Sequence[str] = ()) -> list[tuple[str, Step]]:
     """The steps in their order."""
     chosen = WITH_PODS if pods else WITHOUT_PODS
-    return [(name, chosen[name]) for name in ORDER if name in chosen and name not in skip]
+    left_out = {*skip, *(name for name, other in NEEDS.items() if other in skip)}
+    return [(name, chosen[name]) for name in ORDER if name in chosen and name not in left_out]
 
 
 def run(cluster: Cluster, todo: Sequence[tuple[str, Step]], *, keep: bool) -> int:
@@ -59,12 +66,15 @@ def run(cluster: Cluster, todo: Sequence[tuple[str, Step]], *, keep: bool) -> in
     try:
         for name, step in todo:
             began = time.monotonic()
-            cluster.say(f"{name}: {' '.join((getattr(step, 'func', step).__doc__ or '').split())}")
-            step(cluster)
+            cluster.say(f"{name}: must hold: {' '.join((getattr(step, 'func', step).__doc__ or '').split())}")
+            seen = step(cluster)
             made = made or name == "namespace"
+            cluster.say(f"{name}: seen: {seen}")
             cluster.say(f"{name}: ok ({time.monotonic() - began:.0f} s)")
     except Failed as exc:
         cluster.say(f"{name}: FAILED: {exc}")
+        if made:
+            cluster.explain()
         return 1
     finally:
         # Never one that was there before.

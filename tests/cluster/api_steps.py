@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tests.cluster.cluster import TOOLS, WATCHED, Failed
+from tests.cluster.cluster import CHART, TOOLS, WATCHED, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tests.cluster.cluster import Cluster
 
 CHANGE = {"drain": {"seconds": 25}, "gateway": {"settings": {"log_level": "debug"}}}
 """An upgrade that gives gateways and engines new pods."""
 BAD = {"gateway": {"terminationGracePeriodSeconds": 1}}
-ENFORCE = "pod-security.kubernetes.io/enforce=restricted"
-
+RESTRICTED = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
 
 OLDEST = (1, 29)
 """Kubernetes, as in Chart.yaml."""
 
 
-def reachable(cluster: Cluster) -> None:
+def reachable(cluster: Cluster) -> str:
     """helm, kubectl and an API server that is new enough are there."""
     missing = [name for name in ("helm", "kubectl") if not cluster.has(name)]
     if missing:
@@ -39,18 +38,39 @@ def reachable(cluster: Cluster) -> None:
         ) from exc
     server = answer.get("serverVersion", {})
     major, minor = (int(re.sub(r"\D", "", server.get(part, "")) or 0) for part in ("major", "minor"))
-    cluster.say(f"    Kubernetes {server.get('gitVersion', 'of no version')}")
     if (major, minor) < OLDEST:
         raise Failed(f"Kubernetes {major}.{minor} is too old: the chart needs {OLDEST[0]}.{OLDEST[1]}")
+    context = cluster.kubectl("config", "current-context").strip()
+    return f"Kubernetes {server.get('gitVersion', 'of no version')}, context {context}"
 
 
-def namespace(cluster: Cluster) -> None:
+def namespace(cluster: Cluster) -> str:
     """A namespace that admits nothing but restricted pods."""
     cluster.kubectl("create", "namespace", cluster.namespace)
-    cluster.kubectl("label", "namespace", cluster.namespace, ENFORCE)
+    cluster.kubectl("label", "namespace", cluster.namespace, *RESTRICTED)
+    return f"{cluster.namespace} with {', '.join(RESTRICTED)}"
 
 
-def install(cluster: Cluster, *, wait: bool) -> None:
+def presets_are_taken(cluster: Cluster) -> str:
+    """Every preset passes the API server's validation as it is rendered, and it warns of nothing (a dry run)."""
+    served = set(cluster.kubectl("api-versions").split())
+    presets, taken, unknown = sorted((CHART / "ci").glob("*.yaml")), 0, set()
+    for preset in presets:
+        words = ("template", cluster.release, str(CHART), "--values", str(preset))
+        manifests = parsed(cluster.helm(*words))
+        unknown |= {one["kind"] for one in manifests if one["apiVersion"] not in served}
+        # The pod of `helm test` needs an account that is not there yet: the step "admission" has it.
+        sent = [one for one in manifests if one["apiVersion"] in served and one["kind"] != "Pod"]
+        apply = ("apply", "--server-side", "--field-manager=helm", "--dry-run=server", "--filename", "-")
+        cluster.kubectl(*apply, stdin=a_list(sent))
+        if "Warning:" in cluster.complained:
+            raise Failed(f"preset {preset.stem}: {cluster.complained.strip()}")
+        taken += len(sent)
+    left_out = f"; not known here, so left out: {', '.join(sorted(unknown))}" if unknown else ""
+    return f"{taken} objects of {len(presets)} presets taken without a warning{left_out}"
+
+
+def install(cluster: Cluster, *, wait: bool) -> str:
     """Everything that was rendered is there, generated Secrets too."""
     cluster.upgrade(wait=wait, install=True)
     there = cluster.objects()
@@ -58,20 +78,31 @@ def install(cluster: Cluster, *, wait: bool) -> None:
         name = f"{one['kind']}/{one['metadata']['name']}"
         if one["kind"] in WATCHED and name not in there:
             raise Failed(f"{name} was rendered and is not there")
+    return f"{len(there)} objects: {', '.join(sorted(there))}"
 
 
 def rendered(cluster: Cluster) -> list[dict[str, Any]]:
     """What Helm sent to the API server."""
-    return [one for one in yaml.safe_load_all(cluster.helm("get", "manifest", cluster.release)) if one]
+    return parsed(cluster.helm("get", "manifest", cluster.release))
+
+
+def parsed(text: str) -> list[dict[str, Any]]:
+    """Helm's YAML; by libyaml, as dashboards are long."""
+    return [one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one]
+
+
+def a_list(manifests: Sequence[Mapping[str, Any]]) -> str:
+    """The manifests for kubectl's standard input."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
 
 
 def hooks(cluster: Cluster, event: str) -> list[dict[str, Any]]:
     """What Helm sends at an event alone."""
-    sent = [one for one in yaml.safe_load_all(cluster.helm("get", "hooks", cluster.release)) if one]
+    sent = parsed(cluster.helm("get", "hooks", cluster.release))
     return [one for one in sent if event in one["metadata"]["annotations"]["helm.sh/hook"].split(",")]
 
 
-def pods_are_admitted(cluster: Cluster) -> None:
+def pods_are_admitted(cluster: Cluster) -> str:
     """Each pod that a workload or `helm test` would make passes the API server's admission, Pod Security included."""
     pods = {one["metadata"]["name"]: pod for one in rendered(cluster) if (pod := pods_of(one))}
     account = next(iter(pods.values()))["spec"]["serviceAccountName"]
@@ -84,19 +115,21 @@ def pods_are_admitted(cluster: Cluster) -> None:
         pod = {"apiVersion": "v1", "kind": "Pod", **template}
         pod["metadata"] = {**template["metadata"], "name": f"{name}-dry-run"}
         cluster.kubectl("create", "--dry-run=server", "--filename", "-", stdin=json.dumps(pod))
+    return f"admitted: {', '.join(sorted(pods))}"
 
 
-def no_defaults_fight(cluster: Cluster) -> None:
+def no_defaults_fight(cluster: Cluster) -> str:
     """What the API server holds is what was sent: a server-side diff finds nothing."""
     sent = rendered(cluster)
     for one in sent:
         # Helm adds these when it sends.
         mine = {"meta.helm.sh/release-name": cluster.release, "meta.helm.sh/release-namespace": cluster.namespace}
         one["metadata"]["annotations"] = one["metadata"].get("annotations", {}) | mine
-    cluster.kubectl("diff", "--server-side", "--field-manager=helm", "--filename", "-", stdin=yaml.safe_dump_all(sent))
+    cluster.kubectl("diff", "--server-side", "--field-manager=helm", "--filename", "-", stdin=a_list(sent))
+    return f"no difference in {len(sent)} objects"
 
 
-def same_again(cluster: Cluster) -> None:
+def same_again(cluster: Cluster) -> str:
     """An upgrade with the same values changes nothing: no generation moves, no generated secret is made anew."""
     before = cluster.objects()
     cluster.upgrade(wait=False)
@@ -106,9 +139,32 @@ def same_again(cluster: Cluster) -> None:
         if one["metadata"].get("generation") != after[name]["metadata"].get("generation"):
             raise Failed(f"{name} was changed by an upgrade with the same values")
     same_secrets(before, after)
+    return f"{len(before)} objects with the uid and generation that they had"
 
 
-def upgrade(cluster: Cluster, *, wait: bool) -> None:
+def autoscaling_on_and_off(cluster: Cluster) -> str:
+    """An autoscaler that is turned on finds the replicas that there were, and can be turned off again."""
+    name, before = gateway_of(cluster)
+    replicas = before["spec"]["replicas"]
+    # No room: it must not act, or turning it off would be a conflict that is meant.
+    scaling = {"kind": "hpa", "minReplicas": replicas, "maxReplicas": replicas}
+    cluster.upgrade({"gateway": {"autoscaling": scaling}}, wait=False)
+    on = cluster.objects()
+    cluster.upgrade(wait=False)
+    off = cluster.objects()
+    scaler = name.replace("Deployment/", "HorizontalPodAutoscaler/")
+    if scaler not in on or scaler in off:
+        raise Failed(f"{scaler} is {'there' if scaler in on else 'not there'} while on, {scaler in off} while off")
+    for state, there in (("on", on), ("off", off)):
+        if there[name]["spec"]["replicas"] != replicas:
+            raise Failed(
+                f"{name} has {there[name]['spec']['replicas']} replicas with autoscaling {state}, not {replicas}"
+            )
+    same_objects(before={name: before}, after=off)
+    return f"{name} kept its {replicas} replicas"
+
+
+def upgrade(cluster: Cluster, *, wait: bool) -> str:
     """An upgrade changes the pods, and neither makes an object anew nor a secret."""
     before = cluster.objects()
     cluster.upgrade(CHANGE, wait=wait)
@@ -118,9 +174,10 @@ def upgrade(cluster: Cluster, *, wait: bool) -> None:
     changed = [name for name, one in after.items() if pods_of(one) != pods_of(before[name])]
     if not any(name.startswith("Deployment/") for name in changed):
         raise Failed("the upgrade changed no Deployment")
+    return f"new pods of {', '.join(sorted(changed))}; {len(before)} objects with the uid that they had, secrets as they were"
 
 
-def refused_upgrade(cluster: Cluster) -> None:
+def refused_upgrade(cluster: Cluster) -> str:
     """Values that do not go together are refused before anything is changed."""
     before = cluster.objects()
     try:
@@ -128,14 +185,16 @@ def refused_upgrade(cluster: Cluster) -> None:
     except Failed as exc:
         if "These values do not go together" not in str(exc):
             raise
+        told = next(line for line in str(exc).splitlines() if line.startswith("- "))
     else:
         raise Failed("helm took values that do not go together")
     generations = {name: one["metadata"].get("generation") for name, one in cluster.objects().items()}
     if generations != {name: one["metadata"].get("generation") for name, one in before.items()}:
         raise Failed("a refused upgrade changed something")
+    return f"refused: {told}"
 
 
-def rollback(cluster: Cluster, *, wait: bool) -> None:
+def rollback(cluster: Cluster, *, wait: bool) -> str:
     """A rollback to the first revision brings its pods back, and makes nothing anew."""
     before = cluster.objects()
     until = ["--wait", "--timeout", f"{cluster.timeout_s}s"] if wait else []
@@ -145,28 +204,35 @@ def rollback(cluster: Cluster, *, wait: bool) -> None:
     same_secrets(before, after)
     first = [
         one
-        for one in yaml.safe_load_all(cluster.helm("get", "manifest", cluster.release, "--revision", "1"))
-        if one and one["kind"] == "Deployment"
+        for one in parsed(cluster.helm("get", "manifest", cluster.release, "--revision", "1"))
+        if one["kind"] == "Deployment"
     ]
     for one in first:
         now = after[f"Deployment/{one['metadata']['name']}"]["spec"]["template"]["spec"]
         if now["terminationGracePeriodSeconds"] != one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]:
             raise Failed(f"Deployment/{one['metadata']['name']} is not as in revision 1")
+    return f"pods of {len(first)} Deployments as in revision 1; no object made anew, secrets as they were"
 
 
-def uninstall(cluster: Cluster) -> None:
+def uninstall(cluster: Cluster) -> str:
     """Nothing of the release is left but generated Secrets, as they were, and the claim of the bundled Redis."""
     before = {name: one for name, one in cluster.objects().items() if name.startswith("Secret/")}
     cluster.helm("uninstall", cluster.release)
 
     def gone() -> bool:
         kept = ("PersistentVolumeClaim/data-", "Secret/")
-        return not [name for name in cluster.objects() if not name.startswith(kept)]
+        return not [name for name in cluster.objects(quiet=True) if not name.startswith(kept)]
 
     cluster.wait_for("everything of the release is gone", gone)
     after = cluster.objects()
     same_objects(before, after)
     same_secrets(before, after)
+    return f"left: {', '.join(sorted(after)) or 'nothing'}"
+
+
+def gateway_of(cluster: Cluster) -> tuple[str, dict[str, Any]]:
+    """The gateway's Deployment and its name as in `objects`."""
+    return next((name, one) for name, one in cluster.objects("deployments.apps").items() if name.endswith("-gateway"))
 
 
 def same_objects(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

@@ -19,12 +19,12 @@ TOOLS = ROOT / ".cache" / "chart"
 INSTANCE = "app.kubernetes.io/instance"
 KINDS = (
     "deployments.apps,statefulsets.apps,services,secrets,configmaps,serviceaccounts,persistentvolumeclaims,"
-    "poddisruptionbudgets.policy,networkpolicies.networking.k8s.io"
+    "poddisruptionbudgets.policy,networkpolicies.networking.k8s.io,horizontalpodautoscalers.autoscaling"
 )
 """What a release of the tests is made of."""
 WATCHED = {
     "Deployment", "StatefulSet", "Service", "Secret", "ConfigMap", "ServiceAccount", "PersistentVolumeClaim", "PodDisruptionBudget",
-    "NetworkPolicy",
+    "NetworkPolicy", "HorizontalPodAutoscaler",
 }  # fmt: skip
 
 
@@ -32,10 +32,10 @@ class Failed(Exception):
     """Something that must hold does not; the message says what and where to look."""
 
 
-def execute(argv: Sequence[str], stdin: str | None = None, timeout_s: float | None = None) -> tuple[int, str]:
-    """Run a command; return its exit code and what it printed, errors included."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=timeout_s)
-    return done.returncode, done.stdout + done.stderr
+def execute(argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
+    """Run a command; return its exit code, its output and what it complained about: kubectl warns beside the JSON asked for."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 @dataclass
@@ -46,28 +46,31 @@ class Cluster:
     release: str
     values: Sequence[Path]
     timeout_s: int
-    run: Callable[..., tuple[int, str]] = execute
+    run: Callable[..., tuple[int, str, str]] = execute
     has: Callable[[str], bool] = lambda name: (TOOLS / name).exists()
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
     said: list[str] = field(default_factory=list)
+    complained: str = ""
+    """What the last command wrote to its standard error."""
 
     def say(self, text: str) -> None:
         """Tell whoever watches."""
         self.said.append(text)
         print(text, file=sys.stderr, flush=True)  # noqa: T201  # a command line tool
 
-    def tool(self, name: str, *words: str, stdin: str | None = None, codes: Sequence[int] = (0,)) -> str:
-        """Run helm or kubectl in the namespace. Raises Failed for any other exit code."""
-        self.say(f"    {name} {' '.join(words)}")
-        code, output = self.run([str(TOOLS / name), "--namespace", self.namespace, *words], stdin)
-        if code not in codes:
-            raise Failed(f"{name} {words[0]} ended with {code}:\n{output.strip()}")
+    def tool(self, name: str, *words: str, stdin: str | None = None, quiet: bool = False) -> str:
+        """Run helm or kubectl in the namespace. Raises Failed for any exit code but 0."""
+        if not quiet:
+            self.say(f"    {name} {' '.join(words)}")
+        code, output, self.complained = self.run([str(TOOLS / name), "--namespace", self.namespace, *words], stdin)
+        if code:
+            raise Failed(f"{name} {' '.join(words)} ended with {code}:\n{(output + self.complained).strip()}")
         return output
 
-    def kubectl(self, *words: str, stdin: str | None = None, codes: Sequence[int] = (0,)) -> str:
+    def kubectl(self, *words: str, stdin: str | None = None, quiet: bool = False) -> str:
         """Run kubectl."""
-        return self.tool("kubectl", *words, stdin=stdin, codes=codes)
+        return self.tool("kubectl", *words, stdin=stdin, quiet=quiet)
 
     def helm(self, *words: str, stdin: str | None = None) -> str:
         """Run helm."""
@@ -80,11 +83,22 @@ class Cluster:
         verb = "install" if install else "upgrade"
         self.helm(verb, self.release, str(CHART), *files, "--values", "-", *until, stdin=json.dumps(changes or {}))
 
-    def objects(self, kinds: str = KINDS) -> dict[str, dict[str, Any]]:
+    def objects(self, kinds: str = KINDS, *, quiet: bool = False) -> dict[str, dict[str, Any]]:
         """Everything of the release, by kind and name; Helm's own records and what controllers add are left out."""
         selector = f"{INSTANCE}={self.release}"
-        found = json.loads(self.kubectl("get", kinds, "--selector", selector, "--output", "json"))["items"]
+        found = json.loads(self.kubectl("get", kinds, "--selector", selector, "--output", "json", quiet=quiet))["items"]
         return {f"{one['kind']}/{one['metadata']['name']}": one for one in found}
+
+    def explain(self) -> None:
+        """Print what may tell why a step failed: pods, the last events, the ends of their logs. Never Secrets."""
+        selector = f"{INSTANCE}={self.release}"
+        for words in (
+            ("get", "pods", "--output", "wide"),
+            ("get", "events", "--sort-by", ".lastTimestamp"),
+            ("logs", "--selector", selector, "--all-containers", "--prefix", "--tail", "20", "--ignore-errors"),
+        ):
+            _, output, complaint = self.run([str(TOOLS / "kubectl"), "--namespace", self.namespace, *words], None)
+            self.say("\n".join(f"    | {line}" for line in (output + complaint).strip().splitlines()[-60:]))
 
     def wait_for(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait until something holds. Raises Failed when it does not in time."""

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+import gateway as gateway_package
 from tests.containers.conftest import GATEWAY_USER, VERSION
 from tests.support import images
 from tests.support.containers import HARDENED, LIMITS, ROOT, inspected, mounted, podman, started
@@ -114,7 +115,9 @@ class TestWhatItDoes:
         async with httpx.AsyncClient() as http:
             metrics = (await http.get(gateway.metrics_url)).text
         assert "gateway_engine_up" in metrics
-        assert f'revision="{revision}"' in metrics
+        [told] = [line for line in metrics.splitlines() if line.startswith("gateway_build_info{")]
+        assert f'revision="{revision}",version="{gateway_package.__version__}"' in told
+        assert told.endswith(" 1.0")
 
     async def test_health_fails_when_nothing_answers(self, gateway_image):
         # Another program in the gateway's place: alive, but deaf.

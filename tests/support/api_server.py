@@ -1,4 +1,4 @@
-"""As much of a Kubernetes API server as Helm's `lookup` asks for: discovery, and Secrets by name."""
+"""As much of a Kubernetes API server as Helm's `lookup` asks for: discovery, and objects by kind and name."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ KINDS = {
     "apps/v1": ("Deployment", "StatefulSet"),
     "policy/v1": ("PodDisruptionBudget",),
     "networking.k8s.io/v1": ("NetworkPolicy",),
+    "autoscaling/v2": ("HorizontalPodAutoscaler",),
+    "leaderworkerset.x-k8s.io/v1": ("LeaderWorkerSet",),
+    "keda.sh/v1alpha1": ("ScaledObject",),
 }
 
 
+def _plural(kind):
+    return kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else "s")
+
+
 def _resources(version):
-    plural = {kind: kind.lower().removesuffix("y") + ("ies" if kind.endswith("y") else "s") for kind in KINDS[version]}
     listed = [
-        {"name": name, "singularName": kind.lower(), "namespaced": True, "kind": kind, "verbs": ["get"]}
-        for kind, name in plural.items()
+        {"name": _plural(kind), "singularName": kind.lower(), "namespaced": True, "kind": kind, "verbs": ["get"]}
+        for kind in KINDS[version]
     ]
     return {"kind": "APIResourceList", "groupVersion": version, "resources": listed}
 
 
 def _group(version):
-    one = {"groupVersion": version, "version": "v1"}
+    one = {"groupVersion": version, "version": version.partition("/")[2]}
     return {"name": version.partition("/")[0], "versions": [one], "preferredVersion": one}
 
 
@@ -41,16 +47,16 @@ MISSING = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": 
 
 
 @contextlib.contextmanager
-def serving(secrets, folder):
-    """Serve these manifests of Secrets; gives the path of a kubeconfig. `secrets` may change meanwhile."""
+def serving(objects, folder):
+    """Serve these manifests; gives the path of a kubeconfig. `objects` may change meanwhile."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             path = self.path.partition("?")[0]
             body = DISCOVERY.get(path)
-            if body is None and "/secrets/" in path:
-                name = path.rpartition("/")[2]
-                body = next((one for one in secrets if one["metadata"]["name"] == name), None)
+            if body is None:
+                wanted = path.split("/")[-2:]
+                body = next((one for one in objects if [_plural(one["kind"]), one["metadata"]["name"]] == wanted), None)
             self.send_response(200 if body else 404)
             self.send_header("content-type", "application/json")
             self.end_headers()

@@ -79,9 +79,9 @@ spec:
       args:
         - fetch
         - --from
-        - {{ include "engine.source" $pool }}
+        - {{ include "engine.source" $pool | toYaml }}
         - --to
-        - {{ include "engine.folder" $pool }}
+        - {{ include "engine.folder" $pool | toYaml }}
         - --keep
         - {{ $pool.weights.keep | quote }}
         {{- if $pool.weights.staleOk }}
@@ -92,7 +92,7 @@ spec:
       {{- end }}
       {{- with $pool.weights.credentialsSecret }}
       envFrom:
-        - secretRef: {name: {{ . }}}
+        - secretRef: {name: {{ . | quote }}}
       {{- end }}
       resources:
         requests: {cpu: "1", memory: 1Gi}
@@ -115,7 +115,7 @@ spec:
         {{- include "env.secret" (list $shared "engine-api-key" "VLLM_API_KEY") | nindent 8 }}
       {{- if and (not $pool.weights.fetch) $pool.weights.credentialsSecret }}
       envFrom:
-        - secretRef: {name: {{ $pool.weights.credentialsSecret }}}
+        - secretRef: {name: {{ $pool.weights.credentialsSecret | quote }}}
       {{- end }}
       {{- if ne $role "worker" }}
       ports:
@@ -174,6 +174,6 @@ spec:
   emptyDir: {sizeLimit: {{ $volume.size }}}
 {{- else }}
   persistentVolumeClaim:
-    claimName: {{ if eq $volume.kind "existingClaim" }}{{ $volume.existingClaim }}{{ else }}{{ include "fullname" (index . 0) }}-engine-{{ index . 1 }}-{{ index . 2 }}{{ end }}
+    claimName: {{ if eq $volume.kind "existingClaim" }}{{ $volume.existingClaim | toYaml }}{{ else }}{{ include "fullname" (index . 0) }}-engine-{{ index . 1 }}-{{ index . 2 }}{{ end }}
 {{- end }}
 {{- end }}

@@ -27,8 +27,8 @@
 
 {{/* What selects the release's pods. Never to be changed: a Deployment's selector is immutable. */}}
 {{- define "selector.release" -}}
-app.kubernetes.io/name: {{ include "name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "name" . | toYaml }}
+app.kubernetes.io/instance: {{ .Release.Name | toYaml }}
 {{- end }}
 
 {{/* (list $ component [pool]) */}}
@@ -36,7 +36,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "selector.release" (index . 0) }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- if gt (len .) 2 }}{{ with index . 2 }}
-qwen3-vl/pool: {{ . }}
+qwen3-vl/pool: {{ . | toYaml }}
 {{- end }}{{ end }}
 {{- end }}
 
@@ -53,7 +53,7 @@ helm.sh/chart: {{ include "label" (printf "%s-%s" $top.Chart.Name $top.Chart.Ver
 {{- define "metadata" -}}
 {{- $top := index . 0 -}}
 name: {{ include "fullname" $top }}-{{ slice . 1 | compact | join "-" }}
-namespace: {{ $top.Release.Namespace }}
+namespace: {{ $top.Release.Namespace | toYaml }}
 labels: {{- include "labels" . | nindent 2 }}
 {{- end }}
 
@@ -65,7 +65,7 @@ labels: {{- include "labels" . | nindent 2 }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | toYaml }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -84,7 +84,7 @@ imagePullSecrets:
 {{/* Variables from a map, in the order of their names: no name can come twice. */}}
 {{- define "env" -}}
 {{- range $name := keys . | sortAlpha }}
-- name: {{ $name }}
+- name: {{ $name | toYaml }}
   value: {{ include "text" (get $ $name) | quote }}
 {{- end }}
 {{- end }}
@@ -94,8 +94,8 @@ imagePullSecrets:
 - name: {{ index . 2 }}
   valueFrom:
     secretKeyRef:
-      name: {{ index . 0 }}
-      key: {{ index . 1 }}
+      name: {{ index . 0 | toYaml }}
+      key: {{ index . 1 | toYaml }}
 {{- end }}
 
 {{- define "secret.keys" -}}

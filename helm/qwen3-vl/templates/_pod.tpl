@@ -23,6 +23,22 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* Replicas of a workload that an autoscaler has: none are sent. But where Helm itself still owns the field, because the
+     autoscaler is new or has not yet had a reason to act, leaving it out would make it 1, the API server's default: so
+     what is there is sent again until somebody writes the scale. (list $ apiVersion kind name) */}}
+{{- define "pod.replicasKept" -}}
+{{- $found := lookup (index . 1) (index . 2) (index . 0).Release.Namespace (index . 3) | default dict -}}
+{{- $ours := false -}}
+{{- $scaled := false -}}
+{{- range (dig "metadata" "managedFields" list $found) -}}
+{{- if hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas" -}}
+{{- if eq (toString .subresource) "scale" }}{{ $scaled = true }}{{ else }}{{ $ours = true }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $now := dig "spec" "replicas" 1 $found | int -}}
+{{- if and $ours (not $scaled) (gt $now 1) }}{{ $now }}{{ end -}}
+{{- end }}
+
 {{/* Over zones and nodes, as far as there are any: one that fails takes the fewest pods with it. */}}
 {{- define "pod.spread" -}}
 topologySpreadConstraints:
@@ -44,10 +60,10 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | toYaml }}
 {{- end }}
 {{- with .runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | toYaml }}
 {{- end }}
 {{- end }}
 

@@ -1,22 +1,22 @@
-"""Runs at the start of each of the engine's Python processes: notes how long vLLM says each phase of its start took.
+"""Runs at the start of each of the engine's Python processes: asks for AMX, notes how long each phase took.
 
 `serving run` puts this folder first into PYTHONPATH and names a file in SERVING_STARTUP_FILE. vLLM tells durations in
 log records of several processes, so the records are looked at where they are made; its logging stays as it is. Each
 phase is one line of JSON in that file. The report's author (serving/startup.py) takes the file away when the engine is
 up, and the hook, finding it gone, stops looking. It must never be the reason that an engine does not start.
 
-It also asks the kernel for what vLLM on Intel's CPUs uses without asking: see `ask_for_tiles`.
-
 Standard library only: nothing of `serving` can be imported here.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.machinery
 import importlib.util
 import json
 import logging
 import os
+import platform
 import re
 import sys
 import time
@@ -83,19 +83,22 @@ def install(file: str | None) -> None:
         logging.setLogRecordFactory(Factory(logging.getLogRecordFactory(), file))
 
 
-def ask_for_tiles() -> bool:
-    """Ask Linux for AMX's tile registers (Intel, since Sapphire Rapids); whether this process may use them.
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18
+"""Linux' Documentation/arch/x86/xstate.rst."""
 
-    Using them without having asked is an illegal instruction. vLLM 0.32's attention on the CPU uses them wherever the
-    CPU has them and relies on a matrix product of torch's having asked first: with the demo checkpoint none has, and
-    the worker dies of SIGILL at the first request. The permission is the process's and ends with exec.
+
+def allow_amx() -> bool:
+    """Ask Linux for AMX's tile registers; False where there are none. A process that uses them unasked dies of SIGILL.
+
+    vLLM's attention on the CPU uses them wherever the CPU has them, and leaves it to others to ask: in the engine's
+    container nobody had when the first request came. What is granted is one process's and its forks', so each asks.
     """
-    if sys.platform != "linux" or os.uname().machine != "x86_64":
+    if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
-    import ctypes  # noqa: PLC0415  # only where it is needed
-
-    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # asm/unistd_64.h, asm/prctl.h, asm/fpu/types.h
-    return bool(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0)
+    try:
+        return bool(ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def run_the_shadowed() -> None:
@@ -107,6 +110,6 @@ def run_the_shadowed() -> None:
 
 
 if __name__ == "sitecustomize":
+    allow_amx()
     install(os.environ.get(VARIABLE))
-    ask_for_tiles()
     run_the_shadowed()

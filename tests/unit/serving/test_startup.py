@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,6 +117,33 @@ class TestHook:
             logging.setLogRecordFactory(before)
         assert json.loads(file.read_text())["phase"] == "capture_graphs"
 
+    def test_every_process_may_use_the_tiles_that_its_cpu_has(self):
+        """vLLM uses them unasked, and Linux ends such a process with SIGILL. A CPU without AMX is asked for nothing."""
+        look = (
+            "import ctypes, platform; bits = ctypes.c_uint64(); ask = ctypes.CDLL(None).syscall; found = [];\n"
+            "for what in (0x1021, 0x1022) if platform.machine() == 'x86_64' else (): ask(158, what, ctypes.byref(bits)); found.append(bits.value >> 18 & 1)\n"
+            "print(*(found or [0, 0]))"
+        )
+        environ = {**os.environ, "PYTHONPATH": str(startup.HOOK)}
+        done = subprocess.run([sys.executable, "-c", look], env=environ, capture_output=True, text=True, check=True)
+        supported, permitted = done.stdout.split()
+        assert permitted == supported
+
+    def test_tiles_are_asked_for_where_there_can_be_some(self, monkeypatch):
+        asked = []
+
+        def libc(_):
+            return SimpleNamespace(syscall=lambda *words: asked.append(words) or -len(asked) + 1)
+
+        monkeypatch.setattr(sitecustomize.ctypes, "CDLL", libc)
+        monkeypatch.setattr(sitecustomize.platform, "machine", lambda: "x86_64")
+        assert sitecustomize.allow_amx()
+        assert not sitecustomize.allow_amx()
+        assert asked == [(158, 0x1023, 18)] * 2
+        monkeypatch.setattr(sitecustomize.platform, "machine", lambda: "aarch64")
+        assert not sitecustomize.allow_amx()
+        assert len(asked) == 2
+
     def test_without_another_hook_there_is_nothing_to_run(self, monkeypatch):
         monkeypatch.setattr(sitecustomize.sys, "path", [])
         sitecustomize.run_the_shadowed()
@@ -191,14 +219,3 @@ class TestReport:
 
         monkeypatch.setattr(startup, "watch", stopped)
         assert startup.main(["l4", "127.0.0.1", "8000", "41", "1000.0", str(file)]) == 0
-
-
-def test_the_hook_asks_for_the_registers_that_the_cpu_has():
-    """In a process of its own: the permission cannot be given back. Without it vLLM's worker dies of SIGILL."""
-    code = "import os, sitecustomize; print(int(sitecustomize.ask_for_tiles()))\n"
-    # ARCH_GET_XCOMP_PERM: a mask of what the process may use.
-    code += "import ctypes; mask = ctypes.c_uint64(); ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(mask))\n"
-    code += "print(mask.value >> 18 & 1)"
-    env = {**os.environ, "PYTHONPATH": str(startup.HOOK)}
-    printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-    assert printed.split() == (["1", "1"] if " amx_tile" in Path("/proc/cpuinfo").read_text() else ["0", "0"])

@@ -19,6 +19,8 @@ from pathlib import Path
 QUESTION = "What colour is the shirt?"
 ANSWER = re.compile(r"\bred\b", re.IGNORECASE)
 PAUSE_S = 2.0
+TIMEOUT_S = 120.0
+"""For one answer."""
 
 
 def call(url: str, key: str, body: dict | None = None) -> dict:
@@ -29,7 +31,7 @@ def call(url: str, key: str, body: dict | None = None) -> dict:
         headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310  # likewise
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  # likewise
             return json.load(response)
     except urllib.error.HTTPError as exc:
         raise OSError(f"status {exc.code}: {exc.read()[:300].decode(errors='replace')}") from exc
