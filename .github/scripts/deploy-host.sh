@@ -12,7 +12,7 @@ words=("$COMMAND")
 case $COMMAND in
   deploy)
     : "${VERSION:?a deployment needs a version}"
-    words+=(--version "$VERSION" --commit "$GITHUB_SHA" --actor "$who" --run-url "$run")
+    words+=(--version "$VERSION" --commit "$GITHUB_SHA" --actor "$who" --run-url "$run" ${UNLESS_NEWER:+--unless-newer})
     images=ghcr.io/${GITHUB_REPOSITORY,,}
     [ -z "${GATEWAY_DIGEST:-}" ] || words+=("$images/gateway@$GATEWAY_DIGEST")
     [ -z "${ENGINE_DIGEST:-}" ] || words+=("$images/engine@$ENGINE_DIGEST")

@@ -76,6 +76,11 @@ def test_a_deployment_is_asked_of_the_pinned_host_with_this_key_alone(environ, t
     assert not Path(words[words.index("-i") + 1]).exists()
 
 
+def test_a_release_says_that_it_may_have_been_overtaken(environ, tmp_path):
+    run(ASK, environ | {"UNLESS_NEWER": "yes"})
+    assert " --unless-newer ghcr.io/" in sent(tmp_path)[-1]
+
+
 @pytest.mark.parametrize(
     ("more", "asked"),
     [
