@@ -24,6 +24,9 @@ class Load:
     failed: list[str] = field(default_factory=list)
     longest_s: float = 0.0
 
+    def __str__(self) -> str:
+        return f"{self.asked} requests, {len(self.failed)} failed, the longest {self.longest_s:.1f} s"
+
     async def client(self, url: str, number: int, stop: asyncio.Event) -> None:
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S) as http:

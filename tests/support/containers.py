@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
-STORE = ROOT / ".cache" / "containers"
+STORE = Path(os.environ.get("CONTAINER_STORE", ROOT / ".cache" / "containers")).resolve()
+"""Images that are built; podman notes the path in its database, so it is one whatever link leads there."""
 COMMAND_DEADLINE_S = 120
 STOP_DEADLINE_S = 60
 

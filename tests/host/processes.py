@@ -1,0 +1,59 @@
+"""Programs that the tests run on this machine: to their end, or as servers beside the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tests.support.demo import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DEADLINE_S = 240
+UP_DEADLINE_S = 30
+
+
+def run(*argv: str, deadline_s: float = DEADLINE_S, **more) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline_s, check=False, **more)
+    if done.returncode:
+        raise RuntimeError(f"{argv[0]} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def process(argv: list[str], log: Path, up, **environ: str) -> Iterator[None]:
+    """A server until the end; `up()` says whether it answers."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            argv,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environ},
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into libc, no locks
+        )
+    try:
+        until = time.monotonic() + UP_DEADLINE_S
+        while not up():
+            assert child.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        yield
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(20)
+
+
+def answers(url: str) -> bool:
+    try:
+        httpx.get(url, timeout=2)
+    except httpx.TransportError:
+        return False
+    return True
