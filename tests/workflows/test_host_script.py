@@ -76,6 +76,26 @@ def test_a_deployment_is_asked_of_the_pinned_host_with_this_key_alone(environ, t
     assert not Path(words[words.index("-i") + 1]).exists()
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "reached"),
+    [
+        (0, "host: ok", True),
+        (1, "host: rolled_back", True),
+        (2, "", False),
+        (75, "", False),
+        (255, "", False),
+        (255, "host: pull …", True),
+    ],
+)
+def test_whether_the_host_took_it_is_handed_on(environ, tmp_path, code, said, reached):
+    """Cut off or not, who has begun tells people itself; one that is busy or wrongly set up, or that refuses, does not."""
+    (tmp_path / "bin" / "ssh").write_text(f"#!/bin/sh\n[ -z '{said}' ] || echo '{said}'\nexit {code}\n")
+    output = tmp_path / "output"
+    done = run(ASK, environ | {"GITHUB_OUTPUT": str(output)})
+    assert (done.returncode, done.stdout.strip()) == (code, said)
+    assert (output.read_text() if output.exists() else "") == ("reached=yes\n" if reached else "")
+
+
 def test_a_release_says_that_it_may_have_been_overtaken(environ, tmp_path):
     run(ASK, environ | {"UNLESS_NEWER": "yes"})
     assert " --unless-newer ghcr.io/" in sent(tmp_path)[-1]

@@ -221,6 +221,14 @@ class TestCluster:
         assert (entry["kind"], entry["result"], entry["version"]) == ("deploy", "failed", "0.1.0-main.7")
         assert len(cluster.state["entries"]) == 1
 
+    def test_what_never_came_to_a_host_is_told_and_no_cluster_is_asked(self, cluster, environ, receiver):
+        told = {"KIND": "deploy", "NO_CLUSTER": "yes", "NAMESPACE": "none"} | receiver.environ()
+        done = run("given-up.sh", env=environ | told)
+        assert done.returncode == 1
+        assert "::warning::the deploy log" not in done.stdout
+        assert cluster.calls == []
+        assert [event["event"] for event in receiver.taken["webhook"]] == ["failed"]
+
     def test_a_list_that_cannot_be_had_fails(self, cluster, environ):
         cluster.write(script={"helm history": ["unreachable"]})
         assert run("rollback-cluster.sh", env=environ | {"TO": ""}).returncode == 1

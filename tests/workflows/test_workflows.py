@@ -88,6 +88,16 @@ def test_the_log_is_an_artifact_and_people_are_told_whatever_failed(name):
     assert kept["with"]["path"] == "deploy-log.json"
 
 
+def test_people_are_told_of_what_never_came_to_a_host():
+    (job,) = read(GITHUB / "workflows" / "deploy-host.yml")["jobs"].values()
+    ask, told = job["steps"][-2:]
+    assert told["if"].startswith(f"(failure() || cancelled()) && steps.{ask['id']}.outputs.reached != 'yes'")
+    assert told["run"] == ".github/scripts/given-up.sh"
+    (deploy,) = read(GITHUB / "workflows" / "deploy.yml")["jobs"].values()
+    services = {key for step in deploy["steps"] for key in step.get("env", {}) if key.startswith("NOTIFY_")}
+    assert {key for key in told["env"] if key.startswith("NOTIFY_")} == services
+
+
 def test_what_is_deployed_is_the_chart_that_was_verified():
     (job,) = read(GITHUB / "workflows" / "deploy.yml")["jobs"].values()
     by_name = {step.get("name"): step for step in job["steps"]}
