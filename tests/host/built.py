@@ -72,7 +72,7 @@ def _bud(context: Path, tag: str, dockerfile: str, *options: str) -> None:
     run(*storage("buildah"), "bud", "--isolation", "chroot", "--format", "docker", *options, "--tag", tag, str(context))
 
 
-def push(registry: str) -> dict[tuple[str, str], str]:
+def push(registry: str, folder: Path) -> dict[tuple[str, str], str]:
     """Push every version; return the names that a deployment is told."""
     found = {}
     for kind in ("gateway", "engine"):
@@ -80,7 +80,8 @@ def push(registry: str) -> dict[tuple[str, str], str]:
             name = f"{registry}/host/{kind}"
             digest = STORE / "digest"
             podman("push", "--tls-verify=false", "--digestfile", str(digest), f"localhost/host-{kind}:{version}",
-                   f"{name}:{version}", deadline_s=PUSH_DEADLINE_S)  # fmt: skip
+                   f"{name}:{version}", deadline_s=PUSH_DEADLINE_S,
+                   environ={"TMPDIR": str(folder)})  # fmt: skip
             found[kind, version] = f"{name}@{digest.read_text().strip()}"
     return found
 

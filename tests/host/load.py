@@ -25,7 +25,8 @@ class Load:
     longest_s: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.asked} requests, {len(self.failed)} failed, the longest {self.longest_s:.1f} s"
+        first = f" (the first: {self.failed[0]})" if self.failed else ""
+        return f"{self.asked} requests, {len(self.failed)} failed{first}, the longest {self.longest_s:.1f} s"
 
     async def client(self, url: str, number: int, stop: asyncio.Event) -> None:
         headers = {"authorization": f"Bearer {KEY}"}

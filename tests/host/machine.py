@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from serving.host.tools import Tools
 from tests.host.built import build, push, registry
 from tests.host.processes import DEADLINE_S, answers, process, run
 from tests.support.containers import ROOT, tool
@@ -230,7 +231,8 @@ def wrappers(folder: Path, registry_port: int) -> None:
     (folder / "registries.conf").write_text(f'[[registry]]\nlocation = "127.0.0.1:{registry_port}"\ninsecure = true\n')
     flags = f"--root {folder / 'store'} --runroot {folder / 'run'} --storage-driver {storage_driver(folder)}"
     for name, text in {
-        "podman": f"export CONTAINERS_CONF={folder / 'containers.conf'}\n"
+        # Layers on their way would else stay in /var/tmp when a pull is killed.
+        "podman": f"export TMPDIR={folder} CONTAINERS_CONF={folder / 'containers.conf'}\n"
         f'export CONTAINERS_REGISTRIES_CONF={folder / "registries.conf"}\n{ONE_NETWORK}exec {tool("podman")} {flags} "$@"\n',
         "compose": f'exec {tool("podman-compose")} --podman-path {binaries / "podman"} "$@"\n',
     }.items():
@@ -262,7 +264,7 @@ def install(machine: Machine, ports: list[int]) -> None:
         "ENVIRONMENT": "test",
         "NAME": NAME,
         "KEEP": "3",
-        "READY_TIMEOUT_S": "90",
+        "READY_TIMEOUT_S": "240",
         "DRAIN_TIMEOUT_S": "30",
         "STATE": str(folder / "state"),
         "MODEL_DIR": str(folder),
@@ -305,7 +307,7 @@ def machine() -> Iterator[Machine]:
         build(folder)
         tell("a local registry takes them")
         held.enter_context(registry(folder, registry_port))
-        found.images = push(f"127.0.0.1:{registry_port}")
+        found.images = push(f"127.0.0.1:{registry_port}", folder)
         wrappers(folder, registry_port)
         held.enter_context(deploy_user())
         install(found, ports)
@@ -339,9 +341,12 @@ def alone() -> Iterator[None]:
 
 
 def _remove_containers(folder: Path) -> None:
+    Tools(folder / "state" / "child").end_orphans()  # an interrupted deployment's would go on making things
     program = folder / "bin" / "podman"
-    if program.exists():
-        run(str(program), "rm", "--force", "--all", "--time", "0")
+    try:
+        if program.exists():
+            run(str(program), "rm", "--force", "--all", "--time", "0")
+    finally:
         # Overlay keeps its own folder mounted.
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DEADLINE_S = 240
+DEADLINE_S = 600
 UP_DEADLINE_S = 30
 
 

@@ -36,7 +36,7 @@ async def test_killed_at_ten_moments_a_second_run_completes_it_and_no_request_is
     # One moment in each tenth of a deployment, in a mixed order.
     moments = [(part + chosen.random()) / KILLS for part in range(KILLS)]
     chosen.shuffle(moments)
-    target, found = "v1", []
+    target, found, orphans = "v1", [], 0
     tell(f"{KILLS} kills over a deployment of {duration_s:.0f} s; seed {SEED}")
     async with under_load(host.url, CLIENTS) as load:
         for number, moment in enumerate(moments, 1):
@@ -44,13 +44,14 @@ async def test_killed_at_ten_moments_a_second_run_completes_it_and_no_request_is
                 # It ended before: the machine was faster than when the time was taken.
                 duration_s = await timed(host, other(target))
             attempt = await quietly(check_killed, host, target)
-            rerun_s = await timed(host, target)
+            rerun_s, said = await deployed(host, target)
+            orphans += "ended what a killed run had left running" in said
             await quietly(runs_alone, host, target)
             check_written_down(host, target, attempt)
             found.append(killed)
             tell(f"kill {number} of {KILLS}: {killed}; the second run took {rerun_s:.0f} s; {load}")
             target = other(target)
-    tell(f"killed {len(found)} times: {load}")
+    tell(f"killed {len(found)} times, {orphans} of them left a child running, which the second run ended: {load}")
     assert len(found) == KILLS
     assert load.failed == []
     assert load.asked > KILLS
@@ -122,7 +123,12 @@ def check_written_down(host, version, attempt):
 
 async def timed(host, version):
     """Deploy it; the seconds that it took."""
+    return (await deployed(host, version))[0]
+
+
+async def deployed(host, version):
+    """The same, and what it said."""
     began = time.monotonic()
     done = await quietly(host.deploy_sh, *host.words(version))
     assert done.returncode == 0, done.stdout + done.stderr
-    return time.monotonic() - began
+    return time.monotonic() - began, done.stdout

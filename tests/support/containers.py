@@ -38,10 +38,13 @@ def storage(program: str) -> list[str]:
     return [tool(program), "--root", str(STORE / "root"), "--runroot", str(STORE / "run"), "--storage-driver", "vfs"]
 
 
-def podman(*words: str, deadline_s: float = COMMAND_DEADLINE_S, check: bool = True) -> str:
+def podman(
+    *words: str, deadline_s: float = COMMAND_DEADLINE_S, check: bool = True, environ: Mapping[str, str] | None = None
+) -> str:
     """Run a podman command and return what it prints. Raises RuntimeError with what it complains about."""
     argv = [*storage("podman"), "--runtime", "runc", "--cgroup-manager=cgroupfs", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline_s, check=False)
+    env = {**os.environ, **(environ or {})}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=deadline_s, check=False)
     if check and done.returncode:
         raise RuntimeError(f"podman {words[0]} ended with {done.returncode}:\n{done.stderr[-4000:]}")
     return done.stdout
