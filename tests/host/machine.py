@@ -24,7 +24,8 @@ import httpx
 
 from serving.host.tools import Tools
 from tests.host.built import build, push, registry
-from tests.host.processes import DEADLINE_S, answers, process, run
+from tests.host.docker import wrappers
+from tests.host.processes import DEADLINE_S, answers, process, run, sshd
 from tests.support.containers import ROOT, tool
 from tests.support.demo import die_with_parent, free_ports
 from tests.support.gateway import KEY, key_record, write_keys
@@ -39,24 +40,9 @@ NAME = "host-test"
 FOLDERS = Path("/var/tmp")
 LOCK = Path("/run/qwen3-vl-host-test.lock")
 GATEWAY_USER = 10001
-SFTP = "/usr/lib/openssh/sftp-server"
 WHICH = "Which version are you?"
 """The tests' engine answers with its own."""
 BEGAN = time.monotonic()
-
-ONE_NETWORK = """\
-# podman-compose 1.0.3 puts a container with network_mode into its project's network as well, which podman refuses.
-left=$#
-while [ "$left" -gt 0 ]; do
-  word=$1
-  shift
-  case $word in
-    --net | --network-alias) shift && left=$((left - 1)) ;;
-    *) set -- "$@" "$word" ;;
-  esac
-  left=$((left - 1))
-done
-"""
 
 
 def tell(text: str) -> None:
@@ -173,22 +159,6 @@ class Machine:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path, port: int) -> Iterator[None]:
-    Path("/run/sshd").mkdir(exist_ok=True)
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host_key"))
-    public = (folder / "host_key.pub").read_text()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
-    config = folder / "sshd_config"
-    config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host_key'}\nPidFile none\nUsePAM no\n"
-        f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\nSubsystem sftp {SFTP}\n"
-    )
-    log = folder / "sshd.log"
-    with process(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)], log, lambda: "listening" in log.read_text()):
-        yield
-
-
-@contextlib.contextmanager
 def deploy_user() -> Iterator[None]:
     """The user and the sudo rule are install.sh's; they go away with the tests."""
     _forget_user()
@@ -202,42 +172,6 @@ def _forget_user() -> None:
     SUDOERS.unlink(missing_ok=True)
     if subprocess.run(["id", USER], capture_output=True, check=False).returncode == 0:
         run("userdel", "--remove", USER)
-
-
-def storage_driver(folder: Path) -> str:
-    """Docker's own, where this machine's kernel and disk take it: vfs copies a whole image for each container."""
-    parts = [folder / "overlay" / name for name in ("lower", "upper", "work", "merged")]
-    for part in parts:
-        part.mkdir(parents=True)
-    lower, upper, work, merged = parts
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    done = subprocess.run(
-        ["mount", "-t", "overlay", "-o", options, "overlay", str(merged)], capture_output=True, check=False
-    )
-    if done.returncode:
-        return "vfs"
-    run("umount", str(merged))
-    return "overlay"
-
-
-def wrappers(folder: Path, registry_port: int) -> None:
-    """podman as it runs within a container, with a store of this host's own, for the program and for compose."""
-    binaries = folder / "bin"
-    binaries.mkdir()
-    (folder / "containers.conf").write_text(
-        '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=1024:1024"]\n'
-        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-    )
-    (folder / "registries.conf").write_text(f'[[registry]]\nlocation = "127.0.0.1:{registry_port}"\ninsecure = true\n')
-    flags = f"--root {folder / 'store'} --runroot {folder / 'run'} --storage-driver {storage_driver(folder)}"
-    for name, text in {
-        # Layers on their way would else stay in /var/tmp when a pull is killed.
-        "podman": f"export TMPDIR={folder} CONTAINERS_CONF={folder / 'containers.conf'}\n"
-        f'export CONTAINERS_REGISTRIES_CONF={folder / "registries.conf"}\n{ONE_NETWORK}exec {tool("podman")} {flags} "$@"\n',
-        "compose": f'exec {tool("podman-compose")} --podman-path {binaries / "podman"} "$@"\n',
-    }.items():
-        (binaries / name).write_text("#!/bin/sh\n" + text)
-        (binaries / name).chmod(0o755)
 
 
 def install(machine: Machine, ports: list[int]) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,10 +16,11 @@ from tests.support.demo import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 DEADLINE_S = 600
 UP_DEADLINE_S = 30
+SFTP = "/usr/lib/openssh/sftp-server"
+"""As Debian's own sshd_config has it: what a key without a restriction reaches."""
 
 
 def run(*argv: str, deadline_s: float = DEADLINE_S, **more) -> str:
@@ -57,3 +59,19 @@ def answers(url: str) -> bool:
     except httpx.TransportError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def sshd(folder: Path, port: int) -> Iterator[None]:
+    Path("/run/sshd").mkdir(exist_ok=True)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host_key"))
+    public = (folder / "host_key.pub").read_text()
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}")
+    config = folder / "sshd_config"
+    config.write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host_key'}\nPidFile none\nUsePAM no\n"
+        f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\nSubsystem sftp {SFTP}\n"
+    )
+    log = folder / "sshd.log"
+    with process(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)], log, lambda: "listening" in log.read_text()):
+        yield
