@@ -37,8 +37,8 @@ def pytest_collection_modifyitems(config, items):
     rest = [item for item in items if item not in last]
     asked = {item.path for item in rest if item.path.parent == HERE}
     whole = asked == {path for path in HERE.glob("test_*.py") if path.name != LAST}
-    narrowed = config.option.keyword or config.option.markexpr or any("::" in word for word in config.args)
-    if last and rest and (not whole or narrowed):
-        config.hook.pytest_deselected(items=last)
-        last = []
+    if not whole or config.option.keyword or config.option.markexpr or any("::" in word for word in config.args):
+        unknown = [item for item in last if "recorder" in item.fixturenames]
+        config.hook.pytest_deselected(items=unknown)
+        last = [item for item in last if item not in unknown]
     items[:] = rest + last

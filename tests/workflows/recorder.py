@@ -5,6 +5,7 @@ An audit hook sees what Python starts; BASH_ENV, which every script in bash read
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -13,6 +14,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = re.compile(r"[\w./-]+\.(?:sh|py)")
+
+
+def started(words):
+    """The script that a command line starts; one that is only named in it, as shellcheck's are, is not started."""
+    if re.fullmatch(r"(ba|da)?sh|python[\d.]*", Path(words[0]).name):
+        words = list(itertools.dropwhile(lambda word: re.fullmatch("-[A-Zefopuxil]+|-", word), words[1:])) or [""]
+    return words[0]
 
 
 class Recorder:
@@ -30,8 +38,9 @@ class Recorder:
     def _hook(self, event, arguments):
         if event == "subprocess.Popen":
             words = arguments[1] if isinstance(arguments[1], (list, tuple)) else [arguments[1]]
-            for word in words:
-                self._note(os.fsdecode(word) if isinstance(word, (str, bytes, os.PathLike)) else "")
+            self._note(
+                started([os.fsdecode(word) if isinstance(word, (str, bytes, os.PathLike)) else "" for word in words])
+            )
 
     def _note(self, word):
         if SCRIPT.fullmatch(word):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.workflows.recorder import started
 from tests.workflows.test_inline import RUN_HERE, inline
 from tests.workflows.yaml_files import ACTIONS, GITHUB, ROOT, WORKFLOWS, steps
 
@@ -50,6 +51,15 @@ def test_a_name_is_found_however_it_stands():
     # No script is named in a way that this test does not see.
     every = "".join(path.read_text() for path in [*WORKFLOWS, *ACTIONS])
     assert {f".github/scripts/{name}" for name in re.findall(r"scripts/([\w-]+\.(?:sh|py))", every)} <= named()
+
+
+def test_a_script_that_is_only_named_is_not_taken_for_run():
+    assert started(["bash", "-e", "a.sh", "b.sh"]) == "a.sh"
+    assert started(["/usr/bin/python3.11", "-IS", "a.py", "-c"]) == "a.py"
+    assert started(["./a.sh", "b.sh"]) == "./a.sh"
+    assert started(["shellcheck", "-x", "a.sh"]) == "shellcheck"
+    assert started(["python3", "-m", "shellcheck", "a.sh"]) == "-m"
+    assert started(["bash", "-c", "true", "a.sh"]) == "-c"
 
 
 def test_every_script_that_a_workflow_runs_is_there():
