@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 
+import psutil
 import pytest
 
 from tests.host.machine import machine
@@ -16,5 +18,9 @@ def host():
 
 
 def _as_interrupt(*_):
-    """An interrupted run takes everything away, as after Ctrl-C."""
+    """An interrupted run takes everything away, as after Ctrl-C; it does not wait for the deployment that is under way."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "serving.host" in child.cmdline():
+                child.kill()
     raise KeyboardInterrupt

@@ -211,7 +211,10 @@ def install(machine: Machine, ports: list[int]) -> None:
         "ENGINE_PORTS": f"{ports[4]},{ports[5]}",
     }
     (folder / "etc" / "host.env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    (folder / "etc" / "gateway.env").write_text("GATEWAY_ENGINE_PROBE_INTERVAL_S=0.5\n")
+    # Quick to find a new engine; a machine that is busy with other things is no hung engine.
+    (folder / "etc" / "gateway.env").write_text(
+        "GATEWAY_ENGINE_PROBE_INTERVAL_S=0.5\nGATEWAY_ENGINE_PROBE_TIMEOUT_S=30\n"
+    )
     (folder / "etc" / "engine.env").write_text("LATENCY_S=0.1\n")
     digests = [
         f"{name}_DIGEST=sha256:{'0' * 64}"
