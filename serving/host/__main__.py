@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     deploy.add_argument("images", nargs="+", type=_like(IMAGE), metavar="IMAGE@sha256:…")
     deploy.add_argument("--version", type=_like(VERSION), required=True)
     deploy.add_argument("--commit", type=_like(COMMIT), help="that it was built of")
+    deploy.add_argument("--unless-newer", action="store_true", help="not when what serves is newer, as a release says")
     back = commands.add_parser("rollback", help="go to a kept version")
     back.add_argument("version", nargs="?", type=_like(VERSION), help="default: the one that served before")
     for command in (deploy, back):
@@ -172,7 +173,7 @@ def carry_out(change: Change, asked: argparse.Namespace, images: dict[str, str])
         if asked.command == "converge":
             return converge(change)
         if asked.command == "deploy":
-            change.deploy(asked.version, images)
+            change.deploy(asked.version, images, unless_newer=asked.unless_newer)
         else:
             change.roll_back(asked.version)
     except Cancelled:

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from delivery import record
+from delivery import record, versions
 from delivery.record import Entry, Result, Step
 
 from serving.host.containers import UNITS, Unit
@@ -61,11 +61,13 @@ class Change:
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], object] = time.sleep
 
-    def deploy(self, version: str, images: dict[str, str]) -> None:
+    def deploy(self, version: str, images: dict[str, str], *, unless_newer: bool = False) -> None:
         """Bring a version up; `images` are those that change, by kind."""
 
         def choose(state: State) -> Release:
             now = state.current
+            if now and unless_newer and versions.newer(now.version, version):
+                raise LookupError(f"{now.version} serves already, which is newer than {version}")
             given = {"gateway": now.gateway, "engine": now.engine} if now else {}
             given |= images
             if missing := [kind for kind in ("gateway", "engine") if kind not in given]:

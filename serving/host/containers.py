@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from serving.host.settings import SLOTS, read_env
+from serving.host.settings import DEFAULTS, SLOTS, read_env
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Protocol
 
     from delivery.tools import Done
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PULL_TIMEOUT_S, COMMAND_TIMEOUT_S = 3600.0, 300.0
 KINDS = ("gateway", "engine")
 IMAGE = re.compile(r"(?P<repository>[a-z0-9][a-z0-9.:/_-]{0,200})@sha256:[0-9a-f]{64}")
+NO_DIGEST = f"sha256:{'0' * 64}"
+"""Of a service that is not started: compose reads the whole file, and stops at a digest that is missing anywhere."""
 GRACE_BEYOND_S = 30
 """Beyond the drain's timeout: the container engine kills after it."""
 
@@ -66,7 +68,7 @@ class Containers:
         settings = self.settings
         self.remove(unit)
         environ = {
-            **read_env(settings.etc / "images.env"),
+            **self._digests(()),
             "NAME": settings.name,
             "ETC": str(settings.etc),
             "STATE": str(settings.state),
@@ -89,12 +91,18 @@ class Containers:
         """Start what is not switched: Redis, Prometheus, Grafana, exporters."""
         settings = self.settings
         environ = {
-            **read_env(settings.etc / "images.env"),
+            **self._digests(settings.platform),
             "NAME": settings.name,
             "ETC": str(settings.etc),
             "STATE": str(settings.state),
         }
         return self._compose(settings.name, list(settings.platform), environ)
+
+    def _digests(self, started: Sequence[str]) -> dict[str, str]:
+        """Digests that images.env gives; what is not started needs none."""
+        others = [service for service in DEFAULTS["PLATFORM"].split() if service not in started]
+        given = {name: value for name, value in read_env(self.settings.etc / "images.env").items() if value}
+        return {f"{service.upper().replace('-', '_')}_DIGEST": NO_DIGEST for service in others} | given
 
     def _compose(self, project: str, services: list[str], environ: Mapping[str, str]) -> Done:
         file = self.settings.etc / "compose.yaml"

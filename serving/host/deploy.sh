@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Deploys to this one GPU host: a new stack beside the old one, a vision answer, the switch, and back again by itself.
 #
-#   deploy.sh deploy --version V [--commit SHA] [--actor WHO] [--run-url URL] IMAGE@sha256:… [IMAGE@sha256:…]
-#                                 the gateway's image, the engine's, or both; one that is not named stays as it is
+#   deploy.sh deploy --version V [--commit SHA] [--actor WHO] [--run-url URL] [--unless-newer] IMAGE@sha256:… [IMAGE@sha256:…]
+#                                 the gateway's image, the engine's, or both; one that is not named stays as it is;
+#                                 --unless-newer: a release that was overtaken by a newer one fails, and changes nothing
 #   deploy.sh rollback [VERSION]  to a kept version; without one, to the one that served before
 #   deploy.sh status              what serves, and how the last attempt ended
 #   deploy.sh list                the kept versions

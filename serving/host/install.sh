@@ -83,7 +83,11 @@ install -d -m 755 "$STATE/textfile"
 install -d -m 770 -o 2000 -g 0 "$STATE/cache"
 install -d -m 700 -o 10001 -g 10001 "$ETC/keys"
 put() { # FILE MODE, content from stdin, only when there is none
-  [ -e "$1" ] || install -m "$2" /dev/stdin "$1"
+  if [ -e "$1" ]; then
+    cat >/dev/null # read it all the same, or who writes it may end by SIGPIPE, and this script with it
+  else
+    install -m "$2" /dev/stdin "$1"
+  fi
 }
 put "$ETC/host.env" 600 <"$host/host.env.example"
 put "$ETC/images.env" 600 <"$host/images.env.example"

@@ -7,7 +7,7 @@ root=$(cd -P "$(dirname "$0")/../.." && pwd)
 asked=${SSH_ORIGINAL_COMMAND-}
 
 refuse() {
-  printf 'refused: %s\nusage: deploy --version V [--commit SHA] [--actor WHO] [--run-url URL] IMAGE@sha256:… … | rollback [VERSION] | status | list\n' "$1" >&2
+  printf 'refused: %s\nusage: deploy --version V [--commit SHA] [--actor WHO] [--run-url URL] [--unless-newer] IMAGE@sha256:… … | rollback [VERSION] | status | list\n' "$1" >&2
   exit 2
 }
 

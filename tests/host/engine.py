@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ANSWERS = json.loads(Path(__file__).with_name("answers.json").read_text())
+ANSWERS["Which version are you?"] = os.environ.get("VERSION", "none")
 RIGHT = os.environ.get("ANSWERS", "right") == "right"
 LATENCY_S = float(os.environ.get("LATENCY_S", "0.1"))
 

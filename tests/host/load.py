@@ -24,6 +24,10 @@ class Load:
     failed: list[str] = field(default_factory=list)
     longest_s: float = 0.0
 
+    def __str__(self) -> str:
+        first = f" (the first: {self.failed[0]})" if self.failed else ""
+        return f"{self.asked} requests, {len(self.failed)} failed{first}, the longest {self.longest_s:.1f} s"
+
     async def client(self, url: str, number: int, stop: asyncio.Event) -> None:
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S) as http:

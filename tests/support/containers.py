@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
-STORE = ROOT / ".cache" / "containers"
+STORE = Path(os.environ.get("CONTAINER_STORE", ROOT / ".cache" / "containers")).resolve()
+"""Images that are built; podman notes the path in its database, so it is one whatever link leads there."""
 COMMAND_DEADLINE_S = 120
 STOP_DEADLINE_S = 60
 
@@ -36,10 +38,13 @@ def storage(program: str) -> list[str]:
     return [tool(program), "--root", str(STORE / "root"), "--runroot", str(STORE / "run"), "--storage-driver", "vfs"]
 
 
-def podman(*words: str, deadline_s: float = COMMAND_DEADLINE_S, check: bool = True) -> str:
+def podman(
+    *words: str, deadline_s: float = COMMAND_DEADLINE_S, check: bool = True, environ: Mapping[str, str] | None = None
+) -> str:
     """Run a podman command and return what it prints. Raises RuntimeError with what it complains about."""
     argv = [*storage("podman"), "--runtime", "runc", "--cgroup-manager=cgroupfs", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline_s, check=False)
+    env = {**os.environ, **(environ or {})}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=deadline_s, check=False)
     if check and done.returncode:
         raise RuntimeError(f"podman {words[0]} ended with {done.returncode}:\n{done.stderr[-4000:]}")
     return done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -77,6 +78,31 @@ def test_a_deployment_is_asked_of_the_pinned_host_with_this_key_alone(environ, t
 
 
 @pytest.mark.parametrize(
+    ("code", "said", "reached"),
+    [
+        (0, "host: ok", True),
+        (1, "host: rolled_back", True),
+        (2, "", False),
+        (75, "", False),
+        (255, "", False),
+        (255, "host: pull …", True),
+    ],
+)
+def test_whether_the_host_took_it_is_handed_on(environ, tmp_path, code, said, reached):
+    """Cut off or not, who has begun tells people itself; one that is busy or wrongly set up, or that refuses, does not."""
+    (tmp_path / "bin" / "ssh").write_text(f"#!/bin/sh\n[ -z '{said}' ] || echo '{said}'\nexit {code}\n")
+    output = tmp_path / "output"
+    done = run(ASK, environ | {"GITHUB_OUTPUT": str(output)})
+    assert (done.returncode, done.stdout.strip()) == (code, said)
+    assert (output.read_text() if output.exists() else "") == ("reached=yes\n" if reached else "")
+
+
+def test_a_release_says_that_it_may_have_been_overtaken(environ, tmp_path):
+    run(ASK, environ | {"UNLESS_NEWER": "yes"})
+    assert " --unless-newer ghcr.io/" in sent(tmp_path)[-1]
+
+
+@pytest.mark.parametrize(
     ("more", "asked"),
     [
         ({"COMMAND": "rollback", "VERSION": ""}, "rollback --actor dependabot-bot- --run-url https://github.com/Owner/Repo/actions/runs/7"),
@@ -101,6 +127,21 @@ def test_without_a_pinned_host_or_a_key_nothing_is_asked(environ, tmp_path, miss
 def test_a_command_that_the_host_does_not_know_is_not_asked(environ, tmp_path):
     assert run(ASK, environ | {"COMMAND": "converge"}).returncode == 2
     assert not (tmp_path / "ssh").exists()
+
+
+def test_installing_again_keeps_what_is_there_and_never_ends_by_a_pipe(tmp_path):
+    """install.sh's own `put`, with a writer that is late: it found nobody to read, now and then."""
+    text = (ROOT / "serving" / "host" / "install.sh").read_text()
+    put = re.search(r"^put\(\) \{.*?^\}", text, re.MULTILINE | re.DOTALL)[0]
+    kept = tmp_path / "kept.env"
+    kept.write_text("mine")
+    for path in (kept, tmp_path / "new.env"):
+        script = f"set -euo pipefail\n{put}\n{{ sleep 0.2; printf given; }} | put {path} 600\n"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert kept.read_text() == "mine"
+    assert (tmp_path / "new.env").read_text() == "given"
+    assert (tmp_path / "new.env").stat().st_mode & 0o777 == 0o600
 
 
 class TestTheKey:

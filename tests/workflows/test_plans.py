@@ -32,11 +32,13 @@ ALL = dict.fromkeys(ci_plan.AREAS, True)
         (["helm/qwen3-vl/values.yaml"], {"chart", "cluster"}),
         (["tests/chart/test_render.py"], {"chart", "code"}),
         ([".github/workflows/release.yml"], {"workflows"}),
-        ([".github/scripts/delivery/helm.py"], {"workflows", "code", "chart"}),
+        ([".github/scripts/delivery/helm.py"], {"workflows", "code", "chart", "host"}),
         ([".github/scripts/kind.sh"], {"workflows", "code", "chart", "cluster"}),
         ([".github/environments/staging.yaml"], {"workflows", "chart"}),
-        (["tests/support/images.py"], {"code", "images"}),
-        (["serving/host/deploy.sh"], {"workflows", "code", "cluster", "images"}),
+        (["tests/support/images.py"], {"code", "images", "host"}),
+        (["serving/host/deploy.sh"], {"workflows", "code", "cluster", "images", "host"}),
+        (["tests/host/load.py"], {"code", "host"}),
+        (["serving/canary/ask.py"], {"code", "cluster", "images", "host"}),
         (["docs/delivery.md"], {"code"}),
         (["helm/qwen3-vl/values.yaml", "docs/delivery.md"], {"chart", "cluster", "code"}),
         (["pyproject.toml"], set(ALL)),
@@ -74,7 +76,7 @@ def test_the_changed_files_come_from_git(repository, monkeypatch, tmp_path, caps
     monkeypatch.chdir(folder)
     output = tmp_path / "output"
     assert ci_plan.main(["changes"], {"BASE": base, "GITHUB_OUTPUT": str(output)}) == 0
-    assert output.read_text() == "code=false\nchart=true\ncluster=true\nimages=false\nworkflows=false\n"
+    assert output.read_text() == "code=false\nchart=true\ncluster=true\nimages=false\nhost=false\nworkflows=false\n"
 
 
 @pytest.mark.parametrize("base", ["", "0" * 40, "main", "--output=/tmp/x"])

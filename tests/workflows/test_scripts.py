@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -20,9 +21,11 @@ from serving.canary import golden
 from tests.support.engine import ScriptedEngine, chat_answer
 from tests.support.ports import free_port
 from tests.workflows.cluster import Cluster
+from tests.workflows.receiver import serving
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / ".github" / "scripts"
+PIP_AUDIT = ROOT / ".cache" / "workflows" / "venv" / "bin" / "pip-audit"
 DIGEST = "sha256:" + "b" * 64
 
 
@@ -218,6 +221,14 @@ class TestCluster:
         assert (entry["kind"], entry["result"], entry["version"]) == ("deploy", "failed", "0.1.0-main.7")
         assert len(cluster.state["entries"]) == 1
 
+    def test_what_never_came_to_a_host_is_told_and_no_cluster_is_asked(self, cluster, environ, receiver):
+        told = {"KIND": "deploy", "NO_CLUSTER": "yes", "NAMESPACE": "none"} | receiver.environ()
+        done = run("given-up.sh", env=environ | told)
+        assert done.returncode == 1
+        assert "::warning::the deploy log" not in done.stdout
+        assert cluster.calls == []
+        assert [event["event"] for event in receiver.taken["webhook"]] == ["failed"]
+
     def test_a_list_that_cannot_be_had_fails(self, cluster, environ):
         cluster.write(script={"helm history": ["unreachable"]})
         assert run("rollback-cluster.sh", env=environ | {"TO": ""}).returncode == 1
@@ -318,8 +329,50 @@ class TestAudit:
         done = audit(f"printf '%s\\n' {shlex.quote(said)} >&2; exit 1")
         assert done.returncode == 2
         assert done.stderr.splitlines() == [
-            f"audit: one.lock is not audited, as PyPI's advisories cannot be asked: {said.splitlines()[-1]}"
+            f"audit: one.lock is not audited, as PyPI's advisories cannot be asked: {said.splitlines()[-1]}",
+            f"audit: the head of {SCRIPTS}/audit.sh says what it has to reach",
         ]
+
+    @pytest.fixture
+    def osv(self):
+        """A database of advisories on a port of its own; `known` has the vulnerable versions by package."""
+
+        class Database:
+            known: ClassVar = {}
+
+            def answer(self, _method, _path, _headers, body):
+                asked = json.loads(body)
+                name = asked["package"]["name"]
+                if self.known.get(name) != asked["version"]:
+                    return 200, b"{}"
+                affected = [
+                    {"package": {"name": name, "ecosystem": "PyPI"}, "versions": [asked["version"]], "ranges": []}
+                ]
+                return 200, json.dumps(
+                    {"vulns": [{"id": "PYSEC-2026-1", "summary": "x", "affected": affected}]}
+                ).encode()
+
+        with serving(Database()) as started:
+            yield started
+
+    def test_pip_audit_itself_is_understood(self, osv, tmp_path):
+        """The real program over our real locks, with advisories of a stand-in for OSV."""
+        assert PIP_AUDIT.is_file(), "pip-audit is not installed: run make lint-workflows"
+        env = {**os.environ, "PIP_AUDIT": str(PIP_AUDIT), "HOME": str(tmp_path)}
+        env |= {"PIP_AUDIT_VULNERABILITY_SERVICE": "osv", "PIP_AUDIT_OSV_URL": f"{osv.url}/v1/query"}
+        locks = ["requirements/gateway.lock", "requirements/build.lock"]
+        done = run("audit.sh", *locks, env=env)
+        assert done.returncode == 0, done.stderr
+        name, version = re.search(r"^(idna)==([\w.]+)", (ROOT / locks[0]).read_text(), re.MULTILINE).groups()
+        osv.known[name] = version
+        done = run("audit.sh", *locks, env=env)
+        assert done.returncode == 1, done.stderr
+        assert "PYSEC-2026-1" in done.stdout
+        assert "audit: requirements/build.lock" in done.stdout
+        osv.known.clear()
+        done = run("audit.sh", *locks, env=env | {"PIP_AUDIT_OSV_URL": "http://127.0.0.1:1/v1/query"})
+        assert done.returncode == 2
+        assert "is not audited" in done.stderr
 
 
 class TestDrift:

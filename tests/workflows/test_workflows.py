@@ -5,40 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 from delivery import __main__ as cli
 from delivery import change, helm
 
-ROOT = Path(__file__).parents[2]
-GITHUB = ROOT / ".github"
-WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
-ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
-SCRIPTS = sorted(path for path in (GITHUB / "scripts").rglob("*") if path.suffix in {".sh", ".py"} and path.is_file())
+from tests.workflows.yaml_files import ACTIONS, GITHUB, ROOT, WORKFLOWS, jobs, read, steps
+
 PIN = re.compile(r"^[\w.-]+/[\w./-]+@[0-9a-f]{40}$")
 CALLED = {"ci.yml", "image.yml"}
 """Only called: their callers' concurrency groups hold them."""
 
 
-def read(path):
-    content = yaml.safe_load(path.read_text())
-    content["on"] = content.pop(True, content.get("on"))  # YAML 1.1 takes `on` for true
-    return content
-
-
-def jobs():
-    return [(path, name, job) for path in WORKFLOWS for name, job in read(path)["jobs"].items()]
-
-
-def steps():
-    found = [(path, step) for path, _, job in jobs() for step in job.get("steps", ())]
-    return found + [(path, step) for path in ACTIONS for step in read(path)["runs"]["steps"]]
-
-
 def test_the_promised_workflows_are_there():
-    assert {path.name for path in WORKFLOWS} >= {"ci.yml", "release.yml", "deploy.yml", "rollback.yml", "drift.yml"}
+    promised = {"ci.yml", "release.yml", "deploy.yml", "rollback.yml", "deploy-host.yml", "drift.yml"}
+    assert {path.name for path in WORKFLOWS} >= promised
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -106,6 +88,16 @@ def test_the_log_is_an_artifact_and_people_are_told_whatever_failed(name):
     assert kept["with"]["path"] == "deploy-log.json"
 
 
+def test_people_are_told_of_what_never_came_to_a_host():
+    (job,) = read(GITHUB / "workflows" / "deploy-host.yml")["jobs"].values()
+    ask, told = job["steps"][-2:]
+    assert told["if"].startswith(f"(failure() || cancelled()) && steps.{ask['id']}.outputs.reached != 'yes'")
+    assert told["run"] == ".github/scripts/given-up.sh"
+    (deploy,) = read(GITHUB / "workflows" / "deploy.yml")["jobs"].values()
+    services = {key for step in deploy["steps"] for key in step.get("env", {}) if key.startswith("NOTIFY_")}
+    assert {key for key in told["env"] if key.startswith("NOTIFY_")} == services
+
+
 def test_what_is_deployed_is_the_chart_that_was_verified():
     (job,) = read(GITHUB / "workflows" / "deploy.yml")["jobs"].values()
     by_name = {step.get("name"): step for step in job["steps"]}
@@ -163,17 +155,6 @@ def test_every_target_that_a_workflow_makes_is_in_the_makefile():
     assert missing == set()  # comes with the chart
 
 
-def test_every_script_that_a_workflow_runs_is_there_and_run_by_a_test():
-    named = {
-        name for _, step in steps() for name in re.findall(r"\.github/scripts/([\w-]+\.(?:sh|py))", step.get("run", ""))
-    }
-    assert named
-    here = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__))
-    for name in named:
-        assert (GITHUB / "scripts" / name).is_file(), name
-        assert name in here or f"import {Path(name).stem}\n" in here, f"no test runs {name}"
-
-
 def test_an_image_is_scanned_before_it_is_signed_and_latest_moves_after_it_has_answered():
     steps = read(GITHUB / "workflows" / "image.yml")["jobs"]["build"]["steps"]
     order = [step.get("name") or step.get("uses", "").partition("@")[0] for step in steps]
@@ -217,3 +198,30 @@ def test_what_a_workflow_writes_in_bash_passes_shellcheck():
     # SC2153 takes one step's IMAGE for a misspelling of another's image: here they stand in one file.
     done = subprocess.run([tool, "--exclude", "SC2153", "-"], input=script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_release_of_main_reaches_the_cluster_and_the_hosts_and_nothing_else_does():
+    release = read(GITHUB / "workflows" / "release.yml")["jobs"]
+    for name in ("staging", "hosts"):
+        assert release[name]["if"].startswith("github.ref == 'refs/heads/main' && ")
+        assert {"gateway", "engine", "version"} <= set(release[name]["needs"])
+    assert "staging" in release["production"]["needs"]
+    assert release["hosts"]["uses"] == "./.github/workflows/deploy-host.yml"
+    # Only what has answered; the chart waits for that, too, and the cluster for the chart.
+    assert "smoke" in release["hosts"]["needs"]
+    assert "smoke" in release["chart"]["needs"]
+    assert "chart" in release["staging"]["needs"]
+    called = read(GITHUB / "workflows" / "deploy-host.yml")
+    assert set(release["hosts"]["with"]) <= set(called["on"]["workflow_call"]["inputs"])
+    (job,) = called["jobs"].values()
+    assert job["permissions"] == release["hosts"]["permissions"]
+    (ask,) = [step for step in job["steps"] if step.get("name") == "Ask the host"]
+    assert "workflow_dispatch" in ask["env"]["UNLESS_NEWER"]
+
+
+def test_dependabot_looks_where_there_is_something():
+    names = {"npm": "package.json", "docker": "Dockerfile"}
+    for entry in yaml.safe_load((GITHUB / "dependabot.yml").read_text())["updates"]:
+        for folder in entry.get("directories", [entry.get("directory")]):
+            if name := names.get(entry["package-ecosystem"]):
+                assert (ROOT / folder.lstrip("/") / name).is_file(), folder

@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     given_up = commands.add_parser("given-up", help="write down and tell that a step before this tool failed")
     given_up.add_argument("--kind", choices=("deploy", "rollback"), required=True)
     given_up.add_argument("--version", default="", help="what was to be deployed")
+    given_up.add_argument("--no-cluster", action="store_true", help="of a GPU host: there is none to keep the log in")
     given_up.set_defaults(set_string=[])
     for command in (deploy, back, listing, given_up):
         command.add_argument("--release", type=_name, required=True)
@@ -185,7 +186,8 @@ def finish(entry: Entry, asked: argparse.Namespace, environ: Mapping[str, str], 
     entry.finished_at, entry.seconds = record.stamp(time.time()), round(time.time() - began, 1)
     record.write(entry, asked.log)
     notify.tell(entry, environ, _warn)
-    if fault := record.keep_in_cluster(entry, asked.namespace, tools.run):
+    kept_elsewhere = getattr(asked, "no_cluster", False)
+    if not kept_elsewhere and (fault := record.keep_in_cluster(entry, asked.namespace, tools.run)):
         _warn(f"the deploy log is not in the cluster, only in {asked.log}: {fault}")
     print(f"delivery: {entry.result.value}" + (f": {entry.reason}" if entry.reason else ""))
     _summarize(entry, environ)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from delivery import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ QUERY_TIMEOUT_S = 60.0
 BEYOND_S = 120.0
 """helm's --timeout is for each of its waits, so the process as a whole gets more."""
 HISTORY = 50
-VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-main\.(\d+))?")
 SHORTEST_COMMIT = 7
 """Characters of an abbreviation; a number with fewer digits is a revision."""
 
@@ -128,14 +128,7 @@ def overtaken(history: Sequence[Revision], version: str) -> str | None:
     """Return the version that serves when it is newer than this one; None when it is not, or when one is no version."""
     current = serving(history)
     served = current.description.removeprefix("Rollback to").rpartition(": ")[2].partition(" ")[0] if current else ""
-    mine, theirs = _order(version), _order(served)
-    return served if mine and theirs and theirs > mine else None
-
-
-def _order(version: str) -> tuple[float, ...] | None:
-    """Make versions comparable: X.Y.Z-main.N comes before X.Y.Z (release_plan.py)."""
-    found = VERSION.fullmatch(version)
-    return (*(float(part) for part in found.groups()[:3]), float(found[4] or "inf")) if found else None
+    return served if versions.newer(served, version) else None
 
 
 def find(history: Sequence[Revision], wanted: str) -> Revision:

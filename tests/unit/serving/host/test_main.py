@@ -72,6 +72,19 @@ def test_a_rolled_back_deployment_is_1_and_a_failed_way_back_3(call, world):
     assert call(*deploy("v3", engine="e2"))[0] == 3
 
 
+def test_a_release_that_was_overtaken_changes_nothing_unless_a_person_asks(call, world):
+    call(*deploy("0.1.0-main.8", gateway="g1", engine="e1"))
+    world.done.clear()
+    older = deploy("0.1.0-main.7", gateway="g2")
+    code, said = call(*older, "--unless-newer")
+    assert code == 1
+    assert "0.1.0-main.8 serves already, which is newer than 0.1.0-main.7" in said
+    assert not [done for done in world.done if done.startswith(("start", "stop", "pull"))]
+    assert call(*deploy("0.1.0-main.9", gateway="g3"), "--unless-newer")[0] == 0
+    assert call(*older)[0] == 0
+    assert call("status")[1].startswith("serves: 0.1.0-main.7 ")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -309,3 +311,29 @@ def test_a_compose_that_makes_nothing_and_says_all_is_well_is_not_believed(world
     containers = Containers(world.settings, world.run)
     done = containers.start(Unit("gateway", "a"), "image", "a", "")
     assert (done.ok, done.reason) == (False, "Error: no space left")
+
+
+@pytest.mark.parametrize(
+    ("platform", "missing"),
+    [("redis", {"REDIS_DIGEST"}), ("redis dcgm-exporter", {"REDIS_DIGEST", "DCGM_EXPORTER_DIGEST"})],
+)
+def test_a_digest_is_needed_only_of_what_is_started(world, platform, missing):
+    """Compose stops at any variable that is required and empty, whichever service is asked for."""
+    required = set(re.findall(r"\$\{(\w+):\?", (ROOT / "serving" / "host" / "compose.yaml").read_text()))
+    settings = dataclasses.replace(world.settings, platform=tuple(platform.split()))
+    (settings.etc / "images.env").write_text("".join(f"{name}=\n" for name in required))
+    given = []
+
+    def run(argv, timeout_s, environ=None):
+        if "up" in argv:
+            given.append(environ)
+        return world.run(argv, timeout_s, environ)
+
+    containers = Containers(settings, run)
+    containers.start(Unit("gateway", "a"), "image", "a", "")
+    containers.start_platform()
+    gateway, others = ({name for name in required if not environ.get(name)} for environ in given)
+    assert (gateway, others) == (set(), missing)
+    (settings.etc / "images.env").write_text("REDIS_DIGEST=sha256:mine\n")
+    containers.start_platform()
+    assert given[-1]["REDIS_DIGEST"] == "sha256:mine"
