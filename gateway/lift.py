@@ -27,9 +27,9 @@ def lift(body: bytes) -> tuple[bytes, dict[str, memoryview]]:
     texts: dict[str, memoryview] = {}
     done, at = 0, LEAST_BYTES
     while (end := body.find(b'"', at)) > 0:
-        # Any longer text that begins behind one quote reaches past this: no place between need be looked at.
+        start = body.rfind(b'"', done, at) + 1
+        # Any longer text that begins behind this quote reaches as far: no place between need be looked at.
         at = end + LEAST_BYTES
-        start = body.rfind(b'"', done, end) + 1
         if not start or end - start < LEAST_BYTES or body[start - 2] == ord("\\") or body.find(b"\\", start, end) >= 0:
             continue
         if body[start : start + 5].lower() == b"data:":
