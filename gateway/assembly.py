@@ -250,6 +250,7 @@ def _images(
         max_bytes=settings.image_max_bytes,
         max_request_bytes=settings.image_max_request_bytes,
         max_source_pixels=settings.image_max_source_pixels,
+        max_decode_bytes=settings.image_max_decode_bytes,
         secret=_secret(settings),
     )
 

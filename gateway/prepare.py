@@ -54,14 +54,15 @@ class ImageStep:
         max_bytes: int,
         max_request_bytes: int,
         max_source_pixels: int,
+        max_decode_bytes: int,
         secret: bytes,
     ) -> None:
         """`max_bytes` and `max_source_pixels` bound one picture as sent, `max_request_bytes` what one request fetches.
 
-        Large ones are unpacked and named in `unpacking`. `pool` bounds how many are decoded at once, `gate` how much
-        memory their decoders hold. `shrunk` keeps what came of it, so that another question about a picture costs no
-        decoding, under names of the tenant's `generation`. `secret` makes the names under which engines keep pictures
-        and prefixes, so that no tenant can guess another's.
+        `max_decode_bytes` bounds what one decoder holds, `gate` what all hold, and `pool` how many there are. Large
+        pictures are unpacked and named in `unpacking`. `shrunk` keeps what came of it, so that another question about a
+        picture costs no decoding, under names of the tenant's `generation`. `secret` makes the names under which
+        engines keep pictures and prefixes, so that no tenant can guess another's.
         """
         self._content = content
         self._unpacking = unpacking
@@ -72,6 +73,7 @@ class ImageStep:
         self._max_bytes = max_bytes
         self._max_request_bytes = max_request_bytes
         self._max_source_pixels = max_source_pixels
+        self._max_decode_bytes = max_decode_bytes
         self._secret = secret
 
     async def locate(self, parsed: Parsed) -> Located:
@@ -111,7 +113,13 @@ class ImageStep:
                 part.base64.release()  # Not needed again, and with it goes the client's whole body.
 
     def _examine(self, part: ImagePart, data: bytes) -> Picture:
-        return Picture(part, data, inspect(data, max_pixels=self._max_source_pixels), digest(data))
+        info = inspect(
+            data,
+            max_pixels=self._max_source_pixels,
+            budget_pixels=part.max_pixels,
+            max_decode_bytes=self._max_decode_bytes,
+        )
+        return Picture(part, data, info, digest(data))
 
     async def _off_loop(self, size: int, work: Callable[[], Picture]) -> Picture:
         if size <= INLINE_BYTES:

@@ -1,6 +1,6 @@
 """`make bench-images`: the image path against real vLLM on the CPU, direct and through the gateway, side by side.
 
-    python -m loadtest.bench_images [--only rates shrink memory lag] [--rounds 3] [--count 24]
+    python -m loadtest.bench_images [--only rates shrink formats memory lag] [--rounds 3] [--count 24]
 
 Prints ratios that hold on one machine in one run; the goals stand beside them. Exit code 1 when one is missed.
 """
@@ -13,13 +13,14 @@ import tempfile
 from itertools import islice
 from statistics import median
 
+from loadtest.images.formats import LAYOUTS, cost
 from loadtest.images.photos import photos, small_pictures
 from loadtest.images.rates import measure
 from loadtest.images.shrinkers import peak_mib, times_ms
 from loadtest.images.stack import stack
 from loadtest.images.steady import loop_lag, memory_growth
 
-PARTS = ("shrink", "memory", "lag", "rates")
+PARTS = ("shrink", "formats", "memory", "lag", "rates")
 MIB = 1 << 20
 
 
@@ -60,6 +61,18 @@ def shrink_part() -> bool:
                 say(
                     f"       peak memory of a picture, {'Pillow draft' if way == 'draft' else 'Pillow'}: {peak:.2f} MiB"
                 )
+    return met
+
+
+def formats_part() -> bool:
+    """Peak memory beside the price."""
+    say("Memory for decoding one picture of 12 megapixels to 512x512, MiB: 4000x3000, 10000x1200 (price)")
+    met = True
+    for name, make in LAYOUTS.items():
+        costs = [cost(make(*size)) for size in ((4000, 3000), (10_000, 1200))]
+        say(f"  {name:38}" + "".join(f"{one.peak / MIB:9.1f} ({one.price / MIB:.1f})" for one in costs))
+        met &= all(one.peak <= one.price for one in costs)
+    say(f"  {'ok  ' if met else 'MISS'} no picture takes more than its price")
     return met
 
 
@@ -114,6 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     parts = {
         "shrink": shrink_part,
+        "formats": formats_part,
         "memory": lambda: memory_part(args.pictures),
         "lag": lag_part,
         "rates": lambda: rates_part(args.rounds, args.count),

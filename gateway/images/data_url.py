@@ -28,15 +28,15 @@ def decode_data_url(url: str, base64: memoryview | None = None, *, max_bytes: in
     header, comma, _ = url[: _MAX_HEADER_CHARS + 1].partition(",")
     if not comma or not _HEADER.fullmatch(header):
         raise ImageRefused("invalid_data_url", f"the data URL does not start with an image type and base64: {_EXAMPLE}")
-    text = url[len(header) + 1 :] if base64 is None else base64
-    base64_chars = len(text)
+    start = len(header) + 1
+    base64_chars = len(url) - start if base64 is None else len(base64)
     if base64_chars == 0:
         raise ImageRefused("invalid_data_url", f"the data URL holds no picture: {_EXAMPLE}")
     if base64_chars % 4:
         raise ImageRefused(
             "invalid_data_url", "the data URL's base64 is not a multiple of 4 long: cut short, or unpadded"
         )
-    ending = text[-2:] if isinstance(text, str) else str(text[-2:], "latin-1")
+    ending = url[-2:] if base64 is None else str(base64[-2:], "latin-1")
     decoded_bytes = base64_chars // 4 * 3 - ending.endswith("=") - ending.endswith("==")
     if decoded_bytes > max_bytes:
         raise ImageRefused(
@@ -45,6 +45,6 @@ def decode_data_url(url: str, base64: memoryview | None = None, *, max_bytes: in
         )
     try:
         # SIMD: 4 MiB in 0.4 ms. binascii takes 13, and no other thread, the event loop's included, runs meanwhile.
-        return pybase64.b64decode(text, validate=True)
+        return pybase64.b64decode(url[start:] if base64 is None else base64, validate=True)
     except ValueError as exc:  # binascii.Error is one; so is what non-ASCII text raises
         raise ImageRefused("invalid_data_url", f"the data URL's base64 is not valid: {_EXAMPLE}") from exc
