@@ -19,11 +19,12 @@ from gateway.body import BodyReader
 from gateway.cache import ResponseCache
 from gateway.flights import Flights
 from gateway.generations import Generation, SharedGenerations
-from gateway.images import ContentCache, ImageFetcher, MemoryGate
+from gateway.images import ContentCache, ImageFetcher, MemoryGate, let_decoders_yield
 from gateway.keys import KeyFile
 from gateway.limit_redis import RedisLimitStore
 from gateway.limit_stores import Limits, MemoryLimitStore
 from gateway.limits import Limiter
+from gateway.loop_lag import watch_loop_lag
 from gateway.metering import Metering
 from gateway.metric_kinds import publish
 from gateway.pipeline import Pipeline
@@ -40,13 +41,13 @@ from gateway.telemetry import (
     LIMITS_LOST,
     TENANT,
     UNLIMITED,
-    watch_loop_lag,
 )
 from gateway.tracing import Tracing, is_wanted
 from gateway.upstream.assembly import endpoints_of, upstream_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from concurrent.futures import Executor
     from contextlib import AsyncExitStack
     from logging import Handler
     from typing import Any
@@ -95,11 +96,12 @@ async def assemble(
     )
     flights = Flights(cache.keep)
     held.push_async_callback(flights.aclose)
-    images = _images(settings, address_allowed, generation, memories, sampler, held)
-    _background(sampler.run(), held)
-    # One thread: parsing holds the GIL, so more of them would only make the event loop wait for each other's.
+    # One thread: parsing holds the GIL, so more of them would only make the event loop wait for each other's. Pictures
+    # are unpacked there too: behind decoders, the bodies they came in would wait for their turn, in memory.
     bodies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bodies")
     held.callback(bodies.shutdown, cancel_futures=True)
+    images = _images(bodies, settings, address_allowed, generation, memories, sampler, held)
+    _background(sampler.run(), held)
     return Pipeline(
         AddressGate(parse_networks(settings.allowed_cidrs), parse_networks(settings.trusted_proxies)),
         KeyGate(keys),
@@ -201,6 +203,7 @@ async def _generation(settings: Settings, memories: list[MemoryStore], held: Asy
 
 
 def _images(
+    unpacking: Executor,
     settings: Settings,
     address_allowed: AddressPolicy,
     generation: Generation,
@@ -233,11 +236,13 @@ def _images(
     held.push_async_callback(content.aclose)
     gate = MemoryGate(settings.image_memory_bytes)
     sampler.add(lambda: IMAGE_DECODE_BYTES.set(gate.held_bytes))
+    sampler.add(let_decoders_yield)
     shrunk = MemoryStore(settings.image_shrunk_max_bytes)
     memories += [memory, shrunk]
     sampler.add(cache_sample("shrunk", shrunk))
     return ImageStep(
         content,
+        unpacking,
         pool,
         gate,
         shrunk,
@@ -245,6 +250,7 @@ def _images(
         max_bytes=settings.image_max_bytes,
         max_request_bytes=settings.image_max_request_bytes,
         max_source_pixels=settings.image_max_source_pixels,
+        max_decode_bytes=settings.image_max_decode_bytes,
         secret=_secret(settings),
     )
 

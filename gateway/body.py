@@ -6,6 +6,7 @@ Unknown fields are kept, so that a newer vLLM's are usable at once. Of pictures 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +15,8 @@ from gateway.apis import api_of
 from gateway.deadline import Deadline
 from gateway.disconnect import ClientGone
 from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest, ModelNotFound
+from gateway.lift import lift, told_apart
+from gateway.places import Place, Places
 from gateway.stages import Identified, ImagePart, Operation, Parsed
 
 if TYPE_CHECKING:
@@ -58,7 +61,14 @@ STREAMS_USAGE_IF_ASKED = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 """The other APIs' streams always end with their usage."""
 PREDICT_MAX_TOKENS = 512
 INLINE_BYTES = 256 * 1024
-"""Larger bodies are put together and parsed in a thread: 4 MiB take 3 to 15 ms, and many arrive in the same moment."""
+"""What is longer, without the pictures in it, is parsed in a thread: 4 MiB take 3 to 15 ms, and many arrive at once."""
+
+AT_ONCE = 4
+"""Bodies of more than one piece that are read in the same moment: more than decoders take, or most cards deliver."""
+
+
+class NotAPicture(Exception):
+    """A long text stands elsewhere than where a picture does."""
 
 
 class BodyReader:
@@ -73,6 +83,7 @@ class BodyReader:
         self._timeout_s = timeout_s
         self._budgets = budgets
         self._max_images = max_images
+        self._places = Places(AT_ONCE)
 
     async def read(self, identified: Identified) -> Parsed:
         """Raise InvalidRequest, BodyTooLarge or BodyTimeout; ClientGone when the client leaves half-way."""
@@ -80,31 +91,35 @@ class BodyReader:
         if raw.operation is Operation.MODELS:
             return Parsed(identified, {}, (), stream=False)
         text = await self._receive(raw)
-        try:
-            body = orjson.loads(text) if isinstance(text, bytes) else await self._off_loop(text)
-        except orjson.JSONDecodeError as exc:
-            raise InvalidRequest(f"The body is not valid JSON: {exc}.", code="invalid_json") from exc
+        if len(text) <= INLINE_BYTES:
+            return self._parsed(identified, loaded(text))
+        rest, lifted = lift(text)
+        if lifted and len(rest) <= INLINE_BYTES:
+            # The whole is parsed after all when a long text is no picture; and for a refusal that may quote it.
+            with suppress(InvalidRequest, NotAPicture):
+                return self._parsed(identified, loaded(rest), lifted)
+        whole = await asyncio.get_running_loop().run_in_executor(self._pool, loaded, text)
+        return self._parsed(identified, whole)
+
+    def _parsed(self, identified: Identified, body: object, lifted: dict[str, memoryview] | None = None) -> Parsed:
         if not isinstance(body, dict):
             raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
-        predict = raw.operation is Operation.PREDICT
+        operation = identified.allowed.raw.operation
+        predict = operation is Operation.PREDICT
         if predict:
             body = chat_of_predict(body)
-        api = api_of(raw.operation)
+        api = api_of(operation)
         check_fields(body)
         api.check(body)
         choose_model(body, identified.key)
-        images = self._images(api.pictures(body), identified.key, predict=predict)
+        images = self._images(api.pictures(body), identified.key, lifted or {}, predict=predict)
         stream = body.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise InvalidRequest("`stream` must be true or false.", param="stream")
-        hides_usage = bool(stream) and raw.operation in STREAMS_USAGE_IF_ASKED and not asks_for_usage(body)
+        hides_usage = bool(stream) and operation in STREAMS_USAGE_IF_ASKED and not asks_for_usage(body)
         return Parsed(identified, body, images, bool(stream), hides_usage)
 
-    async def _off_loop(self, chunks: list[bytes]) -> object:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: orjson.loads(b"".join(chunks)))
-
-    async def _receive(self, raw: RawRequest) -> bytes | list[bytes]:
-        """The body; a large one in its pieces, as they came."""
+    async def _receive(self, raw: RawRequest) -> bytes:
         declared = raw.headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._max_bytes:
             raise self._too_large()
@@ -113,16 +128,16 @@ class BodyReader:
         chunks = [first]
         size = len(first)
         if message.get("more_body"):
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + self._timeout_s
-            while message.get("more_body") and size <= self._max_bytes:
-                message = await self._next(raw, deadline - loop.time())
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
+            async with Place(self._places) as place:
+                loop = asyncio.get_running_loop()
+                deadline = loop.time() + self._timeout_s
+                while message.get("more_body") and size <= self._max_bytes:
+                    message = await self._next(raw, deadline - loop.time())
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    place.received = size
         if size > self._max_bytes:
             raise self._too_large()
-        if size > INLINE_BYTES:
-            return chunks
         return first if len(chunks) == 1 else b"".join(chunks)
 
     async def _next(self, raw: RawRequest, timeout_s: float) -> dict[str, Any]:
@@ -138,16 +153,22 @@ class BodyReader:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_bytes} bytes: send smaller or fewer pictures.")
 
-    def _images(self, found: list[Found], key: Key, *, predict: bool) -> tuple[ImagePart, ...]:
+    def _images(
+        self, found: list[Found], key: Key, lifted: dict[str, memoryview], *, predict: bool
+    ) -> tuple[ImagePart, ...]:
         most = self._max_images if key.max_images is None else min(self._max_images, key.max_images)
         if len(found) > most:
             # `messages` or `input`: where the first of them stands.
             param = found[0].param.partition("[")[0]
             raise InvalidRequest(f"{len(found)} pictures in one request; at most {most} are allowed.", param=param)
-        return tuple(
-            ImagePart("image" if predict else at.param, at.slot, at.url, self._budget(at, key), at.fields)
+        parts = tuple(
+            ImagePart("image" if predict else at.param, at.slot, url, self._budget(at, key), at.fields, text)
             for at in found
+            for url, text in (told_apart(at.url, lifted),)
         )
+        if len(lifted) > sum(part.base64 is not None for part in parts):
+            raise NotAPicture
+        return parts
 
     def _budget(self, found: Found, key: Key) -> int:
         detail = found.detail or "auto"
@@ -155,6 +176,14 @@ class BodyReader:
             raise InvalidRequest("`detail` must be low, auto or high.", param=found.detail_param)
         budget = self._budgets[detail]
         return budget if key.max_image_pixels is None else min(budget, key.max_image_pixels)
+
+
+def loaded(text: bytes) -> object:
+    """The value that the JSON text stands for."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidRequest(f"The body is not valid JSON: {exc}.", code="invalid_json") from exc
 
 
 def chat_of_predict(body: dict[str, Any]) -> dict[str, Any]:

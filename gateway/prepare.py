@@ -40,11 +40,12 @@ SHRUNK_TTL_S = 3600.0
 
 
 class ImageStep:
-    """Does the work on pictures; what is heavy runs in `pool`, never on the event loop."""
+    """Does the work on pictures; what is heavy runs in threads, never on the event loop."""
 
     def __init__(
         self,
         content: ContentCache,
+        unpacking: Executor,
         pool: Executor,
         gate: MemoryGate,
         shrunk: Store,
@@ -53,15 +54,18 @@ class ImageStep:
         max_bytes: int,
         max_request_bytes: int,
         max_source_pixels: int,
+        max_decode_bytes: int,
         secret: bytes,
     ) -> None:
         """`max_bytes` and `max_source_pixels` bound one picture as sent, `max_request_bytes` what one request fetches.
 
-        `pool` bounds how many are decoded at once, `gate` how much memory their decoders hold. `shrunk` keeps what came
-        of it, so that another question about a picture costs no decoding, under names of the tenant's `generation`.
-        `secret` makes the names under which engines keep pictures and prefixes, so that no tenant can guess another's.
+        `max_decode_bytes` bounds what one decoder holds, `gate` what all hold, and `pool` how many there are. Large
+        pictures are unpacked and named in `unpacking`. `shrunk` keeps what came of it, so that another question about a
+        picture costs no decoding, under names of the tenant's `generation`. `secret` makes the names under which
+        engines keep pictures and prefixes, so that no tenant can guess another's.
         """
         self._content = content
+        self._unpacking = unpacking
         self._pool = pool
         self._gate = gate
         self._shrunk = shrunk
@@ -69,6 +73,7 @@ class ImageStep:
         self._max_bytes = max_bytes
         self._max_request_bytes = max_request_bytes
         self._max_source_pixels = max_source_pixels
+        self._max_decode_bytes = max_decode_bytes
         self._secret = secret
 
     async def locate(self, parsed: Parsed) -> Located:
@@ -84,7 +89,8 @@ class ImageStep:
     async def _locate(self, part: ImagePart, tenant: str, share_bytes: int) -> Picture:
         try:
             if is_data(part.url):
-                return await self._off_loop(len(part.url), lambda: self._examine(part, self._unpack(part.url)))
+                size = len(part.url if part.base64 is None else part.base64)
+                return await self._off_loop(size, lambda: self._examine(part, self._unpack(part)))
             data = await self._fetch(part, tenant, share_bytes)
             return await self._off_loop(len(data), lambda: self._examine(part, data))
         except ImageRefused as exc:
@@ -99,16 +105,26 @@ class ImageStep:
             message = f"{exc}, or fewer by URL (those of a request share {self._max_request_bytes} bytes)"
             raise ImageRefused(exc.reason, message) from exc
 
-    def _unpack(self, url: str) -> bytes:
-        return decode_data_url(url, max_bytes=self._max_bytes)
+    def _unpack(self, part: ImagePart) -> bytes:
+        try:
+            return decode_data_url(part.url, part.base64, max_bytes=self._max_bytes)
+        finally:
+            if part.base64 is not None:
+                part.base64.release()  # Not needed again, and with it goes the client's whole body.
 
     def _examine(self, part: ImagePart, data: bytes) -> Picture:
-        return Picture(part, data, inspect(data, max_pixels=self._max_source_pixels), digest(data))
+        info = inspect(
+            data,
+            max_pixels=self._max_source_pixels,
+            budget_pixels=part.max_pixels,
+            max_decode_bytes=self._max_decode_bytes,
+        )
+        return Picture(part, data, info, digest(data))
 
     async def _off_loop(self, size: int, work: Callable[[], Picture]) -> Picture:
         if size <= INLINE_BYTES:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self._unpacking, work)
 
     async def shrink(self, keyed: Keyed) -> Prepared:
         """Bring every picture to its pixel budget and write the engine's request."""
@@ -171,7 +187,7 @@ def refused(part: ImagePart, exc: ImageRefused) -> InvalidRequest:
 def data_url_of(encoded: Encoded, picture: Picture) -> str:
     """The picture for the engine; the client's own text is used again when it is already right."""
     head = f"data:{encoded.media_type};base64,"
-    if encoded.data is picture.data and picture.part.url.startswith(head):
+    if encoded.data is picture.data and picture.part.base64 is None and picture.part.url.startswith(head):
         return picture.part.url
     return head + pybase64.b64encode_as_string(encoded.data)
 

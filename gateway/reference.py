@@ -62,6 +62,7 @@ CHINESE = {
     "image_max_source_pixels": "原图最大像素数，更大的图不解码直接拒绝。",
     "image_max_bytes": "单张图（上传或下载）的最大字节数。",
     "image_max_request_bytes": "单个请求可下载的总字节数，由其中按 URL 给出的图平分。",
+    "image_max_decode_bytes": "解码一张图片最多可用的内存（字节）；需要更多的图片在解码前即被拒绝。",
     "image_memory_bytes": "每个工作进程用于解码的内存（字节）；不够时排队等待。",
     "image_cache_max_bytes": "每个工作进程用于缓存已下载图片的内存（字节），设有 Redis 时也存入其中；0 表示不缓存。",
     "image_shrunk_max_bytes": "每个工作进程用于保留缩小后图片的内存（字节），供后续提问使用；0 表示不保留。",

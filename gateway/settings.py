@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     image_max_request_bytes: int = Field(
         128 * MIB, ge=1024, description="Bytes that one request may fetch; its pictures by URL get equal shares."
     )
+    image_max_decode_bytes: int = Field(
+        80 * MIB, ge=8 * MIB, description="Memory that decoding one picture may take; a heavier one is refused unread."
+    )
     image_memory_bytes: int = Field(
         512 * MIB, ge=MIB, description="Memory for decoding in each worker; pictures wait until theirs is free."
     )

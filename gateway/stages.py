@@ -78,8 +78,11 @@ class ImagePart(msgspec.Struct, frozen=True, eq=False):
     slot: dict[str, Any]
     """The part in the body: what `fields` gives is the only thing of a body that is rewritten later."""
     url: str
+    """Of a data URL whose text was taken out of the body, what stands before it: up to the comma."""
     max_pixels: int
     fields: PictureFields
+    base64: memoryview | None = None
+    """That text; a view of the body."""
 
 
 class Parsed(msgspec.Struct, frozen=True, eq=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import logging.config
 import math
@@ -122,6 +121,17 @@ LOOP_LAG = Histogram(
     "gateway_event_loop_lag_seconds",
     "How late the event loop runs what is due: the longest time that nothing else could run.",
     buckets=LAG_BUCKETS_S,
+)
+LOOP_OWN_LAG = Histogram(
+    "gateway_event_loop_own_lag_seconds",
+    "The same without the time in which the loop could have run and the kernel had no core for it.",
+    buckets=LAG_BUCKETS_S,
+)
+LOOP_LAG_MAX = Gauge(
+    "gateway_event_loop_lag_max_seconds",
+    "The longest lag of the last 15 to 30 seconds: the whole of it, and the gateway's own part.",
+    ("part",),
+    multiprocess_mode="livemax",
 )
 UNLIMITED = Counter("gateway_limits_unavailable", "Requests let through without limits: Redis was away.")
 LIMITS_LOST = Counter("gateway_limits_lost_ends", "Ends of requests that Redis was never told.")
@@ -257,15 +267,6 @@ def forget_engine(url: str) -> None:
             gauge.labels(url).set(math.nan)  # From the files that workers share nothing can be removed.
         else:
             gauge.remove(url)
-
-
-async def watch_loop_lag(interval_s: float = 0.05) -> None:
-    """Measure the event loop's lag for ever: sleep, and see how much later than due one wakes."""
-    clock = asyncio.get_running_loop().time
-    while True:
-        due = clock() + interval_s
-        await asyncio.sleep(interval_s)
-        LOOP_LAG.observe(max(0.0, clock() - due))
 
 
 def configure_logging(level: str) -> None:

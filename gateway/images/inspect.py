@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.images.loaders import open_picture, refusing_corrupt
+from gateway.images.price import price
 from gateway.images.refused import ImageRefused
 from gateway.images.sniff import Format, sniff
 
@@ -16,15 +17,12 @@ MAX_ASPECT_RATIO = 200
 """Qwen's smart_resize raises above this (transformers, models/qwen2_vl/image_processing_qwen2_vl.py)."""
 MAX_FRAMES = 1_000
 """Only the first is shown to the model; more than this is no picture but an attempt on the header parser."""
+_SAMPLES = frozenset({"uchar", "ushort"})
 _BANDS = {"b-w": (1, 2), "grey16": (1, 2), "rgb": (3, 4), "srgb": (3, 4), "rgb16": (3, 4), "cmyk": (4, 5)}
-_SAMPLE_BYTES = {"uchar": 1, "ushort": 2}
-# Bytes a pixel and sample byte of decoders that hold the frame as a whole: RGBA for most (Adam7 PNG, WebP, a TIFF of
-# one strip). Measured on 12 MP as growth of peak RSS: GIF 5.9, AVIF 16 (AV1 reference frames, YUV and RGB at once).
-_WHOLE_FRAME_BYTES = {Format.GIF: 6, Format.AVIF: 16}
-MAX_DECODE_BYTES = 256 * 1024 * 1024
-"""Whatever the pixel cap: a picture whose decoder would hold more is refused. AVIF meets it first, at 16 megapixels."""
+MAX_DECODE_BYTES = 80 * 1024 * 1024
+"""Whatever the pixel cap: a picture whose decoder would hold more is refused. AVIF meets it first, near 4 megapixels;
+progressive JPEG at 12, a JPEG as cameras write it at none of the sizes that are accepted."""
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
-_ROWS_HELD = 128  # libvips reads sequential files in strips, and the resampler keeps a window of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +40,16 @@ class ImageInfo:
     several_passes: bool
     """A progressive JPEG or an interlaced PNG: cannot be decoded row by row."""
     decode_bytes: int
-    """Estimate of the memory its decoder holds at once: rows for streaming formats, all pixels for the others. To
-    weigh pictures against a memory budget; the shrink-on-load of JPEG and WebP only lowers it."""
+    """At most so much memory is held at once to decode and shrink it (price.py)."""
 
 
-def inspect(data: bytes, *, max_pixels: int) -> ImageInfo:
+def inspect(
+    data: bytes, *, max_pixels: int, budget_pixels: int | None = None, max_decode_bytes: int = MAX_DECODE_BYTES
+) -> ImageInfo:
     """What `data` is, if it may be decoded.
 
-    `max_pixels` caps the *source* and so the cost of decoding; the budget of what the model sees is shrink's. Raises
+    `max_pixels` caps the *source* and so the time of decoding, `max_decode_bytes` the memory. `budget_pixels` is what
+    `shrink` will be told: the smaller, the less is decoded of JPEG and WebP; None reckons with all of it. Raises
     ImageRefused: `unsupported_image`, `invalid_image`, `image_too_large`, `too_many_frames`, `aspect_ratio`. Takes
     a fraction of a millisecond whatever the picture's size; hostile headers (half a million GIF frames) cost tens, so
     it belongs into the thread pool together with `shrink`.
@@ -76,13 +76,15 @@ def inspect(data: bytes, *, max_pixels: int) -> ImageInfo:
             f"{MAX_ASPECT_RATIO} to 1: crop it"
         )
         raise ImageRefused("aspect_ratio", message)
-    if picture.bands not in _BANDS.get(picture.interpretation, ()) or picture.format not in _SAMPLE_BYTES:
+    if picture.bands not in _BANDS.get(picture.interpretation, ()) or picture.format not in _SAMPLES:
         message = f"this {fmt} has an unusual pixel layout ({picture.interpretation}, {picture.format}): send 8-bit RGB"
         raise ImageRefused("unsupported_image", message)
-    decode_bytes = _decode_bytes(picture, fmt, several_passes=several_passes)
-    if decode_bytes > MAX_DECODE_BYTES:
+    decode_bytes = price(picture, fmt, data, several_passes=several_passes, budget_pixels=budget_pixels)
+    if decode_bytes > max_decode_bytes:
         message = (
-            f"decoding this {fmt} would take {decode_bytes >> 20} MiB of memory: send a smaller one, or a baseline JPEG"
+            f"decoding this {fmt} of {picture.width}x{picture.height} takes up to {decode_bytes >> 20} MiB of memory, "
+            f"at most {max_decode_bytes >> 20} are allowed (the service's GATEWAY_IMAGE_MAX_DECODE_BYTES): "
+            "send a smaller one, or a baseline JPEG"
         )
         raise ImageRefused("image_too_large", message)
     sideways = orientation in _SIDEWAYS
@@ -100,15 +102,3 @@ def inspect(data: bytes, *, max_pixels: int) -> ImageInfo:
 
 def _field(picture: pyvips.Image, name: str, default: int) -> int:
     return int(picture.get(name)) if picture.get_typeof(name) else default
-
-
-def _decode_bytes(picture: pyvips.Image, fmt: Format, *, several_passes: bool) -> int:
-    sample_bytes = _SAMPLE_BYTES[picture.format]
-    pixels: int = picture.width * picture.height
-    bands: int = picture.bands
-    rows: int = min(_ROWS_HELD, picture.height) * picture.width * bands * sample_bytes
-    if fmt is Format.JPEG and several_passes:
-        return rows + pixels * bands * 2  # DCT coefficients, 16 bits each
-    if fmt in {Format.JPEG, Format.BMP} or (fmt is Format.PNG and not several_passes):
-        return rows
-    return rows + pixels * _WHOLE_FRAME_BYTES.get(fmt, 4) * sample_bytes

@@ -1,4 +1,6 @@
-"""The outer structure of JPEG and PNG files: markers and chunks. Says whether a file is *clean*; decodes nothing.
+"""The outer structure of JPEG, PNG and TIFF files: markers, chunks, tags. Decodes nothing.
+
+Says whether a JPEG or PNG is *clean*, and whether a TIFF can be read row by row.
 
 Clean is a list of what may be there, not of what may not: a file holding anything unknown (metadata, thumbnails,
 profiles, comments, bytes before or after the picture) is encoded anew instead of being handed on.
@@ -27,6 +29,9 @@ _PNG_PICTURE_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _PNG_HARMLESS_CHUNKS = frozenset({b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"sBIT"})
 _PNG_HARMLESS_MAX_BYTES = 32
 _PNG_CLEAN_KINDS = frozenset({(8, 0), (8, 2), (8, 3)})  # (bit depth, colour type): grey, RGB, palette
+
+_TIFF_PLANES, _TIFF_TOGETHER = 284, 1
+_TIFF_TILES = frozenset({322, 323, 324, 325})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +100,21 @@ def png_is_clean(data: bytes) -> bool:
         if kind == b"IEND":
             return at == len(data)
     return False
+
+
+def tiff_streams(data: bytes) -> bool:
+    """Whether the first picture of a TIFF can be read row by row: in strips, its bands together. False when in doubt.
+
+    Source: TIFF 6.0, section 2. Tiles, bands apart and BigTIFF count as not, as their decoder holds more.
+    """
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4])
+    if order is None:
+        return False
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        tags = [struct.unpack_from(f"{order}H6xH2x", data, at + 2 + 12 * n) for n in range(count)]
+    except struct.error:
+        return False
+    # All of them: whoever writes a tag twice does not choose which is believed.
+    return not any(tag in _TIFF_TILES or (tag == _TIFF_PLANES and value != _TIFF_TOGETHER) for tag, value in tags)

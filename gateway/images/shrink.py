@@ -108,6 +108,16 @@ def shrink(data: bytes, info: ImageInfo, *, max_pixels: int) -> Encoded:
     return Encoded(encoded, media_type, picture.width, picture.height, time.perf_counter() - begun)
 
 
+def jpeg_step(ratio: float) -> int:
+    """At which fraction (1, 2, 4, 8) a JPEG is decoded that becomes `ratio` times smaller."""
+    return next((step for step in _JPEG_SHRINKS if ratio >= step * _JPEG_LEFT_TO_RESAMPLE), 1)
+
+
+def webp_scale(ratio: float) -> float:
+    """At which fraction a WebP is decoded that becomes `ratio` times smaller."""
+    return min(1.0, _WEBP_LEFT_TO_RESAMPLE / ratio)
+
+
 def _cells(side: int) -> int:
     """Grid cells along a side. Rounds half to even, as smart_resize does by Python's round()."""
     return max(1, round(side / GRID))
@@ -140,8 +150,8 @@ def _decode(data: bytes, info: ImageInfo, width: int, height: int) -> pyvips.Ima
     picture = open_picture(
         data,
         info.format,
-        jpeg_shrink=next((step for step in _JPEG_SHRINKS if ratio >= step * _JPEG_LEFT_TO_RESAMPLE), 1),
-        webp_scale=min(1.0, _WEBP_LEFT_TO_RESAMPLE / ratio),
+        jpeg_shrink=jpeg_step(ratio),
+        webp_scale=webp_scale(ratio),
     )
     if picture.format == "ushort":
         grey = picture.interpretation == "grey16"

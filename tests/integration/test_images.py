@@ -282,8 +282,8 @@ class TestTheEventLoop:
             return orjson.loads(data)
 
         monkeypatch.setattr(body, "orjson", SimpleNamespace(loads=loads, JSONDecodeError=orjson.JSONDecodeError))
-        for data in (png(), encode(photo(1000, 800), "PNG")):
-            assert (await ask(gateway, question(data_url(data)))).status_code == 200
+        for request in (question(data_url(png())), question(data_url(png()), text='a "text" ' * 200_000)):
+            assert (await ask(gateway, request)).status_code == 200
         assert threads == [(False, True), (True, False)]
 
     async def test_it_goes_on_while_many_large_pictures_are_worked_on(self, gateway):

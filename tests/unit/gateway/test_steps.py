@@ -13,9 +13,10 @@ from gateway.apis.wire import chat_event
 from gateway.body import PREDICT_MAX_TOKENS, chat_of_predict
 from gateway.cache import is_deterministic
 from gateway.errors import EngineMisbehaved, GatewayError, InvalidRequest, body_of
+from gateway.loop_lag import watch_loop_lag
 from gateway.prepare import together
 from gateway.routes import joined, predict_of_chat
-from gateway.telemetry import LOOP_LAG, StepTimer, watch_loop_lag
+from gateway.telemetry import LOOP_LAG, StepTimer
 from gateway.upstream.dispatch import shown_models
 
 
