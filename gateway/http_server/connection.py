@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request's target and headers, trailers included; nginx allows 32 KiB."""
-UNREAD_BYTES = 256 * 1024
-"""Of a body, before the client has to wait."""
+UNREAD_BYTES = 64 * 1024
+"""Of a body, before the client has to wait: few bodies are read at a time (`gateway/places.py`)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _default_head: tuple[list[tuple[bytes, bytes]], bytes] = [], b""

@@ -66,7 +66,8 @@ def price(
     plain_bands = max(3, bands - alpha) if fmt is Format.GIF else bands - alpha
     resampler = min(_ROWS_RESAMPLED, rows) * row_pixels * plain_bands
     fixed = _FIXED_BYTES + _CMYK_BYTES * (picture.interpretation == "cmyk")
-    return decoder + resampler + _OUTPUT_BYTES * min(pixels, budget_pixels or 0) + fixed
+    bytes_in_all: int = decoder + resampler + _OUTPUT_BYTES * min(pixels, budget_pixels or 0) + fixed
+    return bytes_in_all
 
 
 def _ratio(width: int, height: int, budget_pixels: int | None) -> float:

@@ -10,8 +10,8 @@ import pytest
 from loadtest.load import __main__ as cli
 from loadtest.load import scenario
 from tests.chart.test_pod_security import violations
-from tests.support.schemas import faults
 from tests.support import chart
+from tests.support.schemas import faults
 
 CHART = chart.ROOT / "loadtest" / "cluster" / "chart"
 PLAIN: dict[str, Any] = {"image": f"registry.example.com/load@{chart.DIGEST}", "url": "http://vision-gateway:80"}
