@@ -40,13 +40,14 @@ def by_pillow(jpeg: bytes, *, draft: bool = False) -> bytes:
 def by_turbojpeg(jpeg: bytes) -> bytes:
     """libjpeg-turbo by simplejpeg, decoded at 1/4, with Pillow's resampling."""
     import numpy as np  # noqa: PLC0415 - the benchmark's own, and only here
-    import simplejpeg  # noqa: PLC0415 - likewise
+    import simplejpeg  # type: ignore[import-untyped] # noqa: PLC0415 - likewise
 
     height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
     size = target_size(width, height, BUDGET)
     pixels = simplejpeg.decode_jpeg(jpeg, "RGB", min_height=height // 4, min_width=width // 4)
     resized = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(resized), quality=90, colorspace="RGB", colorsubsampling="444"))
+    pixels = np.ascontiguousarray(resized)
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=90, colorspace="RGB", colorsubsampling="444"))
 
 
 def times_ms(jpegs: list[bytes], rounds: int = 5) -> dict[str, float]:
