@@ -11,21 +11,23 @@ import argparse
 import sys
 import tempfile
 from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from gateway.malloc import keep_large_blocks
 from loadtest.images.formats import LAYOUTS, cost
+from loadtest.images.forms import compare
 from loadtest.images.photos import photos, small_pictures
 from loadtest.images.rates import measure
 from loadtest.images.shrinkers import peak_mib, times_ms
-from loadtest.images.stack import stack
+from loadtest.images.stack import engine, stack
 from loadtest.images.steady import loop_lag, memory_growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS = ("shrink", "formats", "memory", "lag", "rates")
+PARTS = ("shrink", "forms", "formats", "memory", "lag", "rates")
 MIB = 1 << 20
 
 
@@ -65,6 +67,22 @@ def shrink_part() -> bool:
                     f"       peak memory of a picture, {'Pillow draft' if way == 'draft' else 'Pillow'}: {peak:.2f} MiB"
                 )
     return met
+
+
+def forms_part(pictures: int) -> bool:
+    """Answers by the form in which the engine is sent a picture."""
+    say(
+        f"The form in which the engine gets {pictures} shrunk pictures, asked about by real vLLM; answers compared with PNG's:"
+    )
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, engine(Path(folder)) as (side, _):
+        found = compare(side, pictures)
+    for name, form in found.items():
+        say(
+            f"  {name:32}{form.kib:7.1f} KiB {form.encode_ms:6.2f} ms to encode; "
+            f"the same {form.same} of {form.asked}, right {form.right}"
+        )
+    ours = next(form for name, form in found.items() if "the gateway's" in name)
+    return verdict("the gateway's form keeps of PNG's answers", ours.same / ours.asked, 0.99, at_least=True)
 
 
 def formats_part() -> bool:
@@ -127,9 +145,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=24, help="requests of a round of distinct photos")
     parser.add_argument("--pictures", type=int, default=5000, help="pictures of the memory part")
+    parser.add_argument("--scenes", type=int, default=60, help="pictures of the forms part")
     args = parser.parse_args(argv)
     parts: dict[str, Callable[[], bool]] = {
         "shrink": shrink_part,
+        "forms": lambda: forms_part(args.scenes),
         "formats": formats_part,
         "memory": lambda: memory_part(args.pictures),
         "lag": lag_part,
