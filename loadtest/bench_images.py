@@ -71,9 +71,7 @@ def shrink_part() -> bool:
 
 def forms_part(pictures: int) -> bool:
     """Answers by the form in which the engine is sent a picture."""
-    say(
-        f"The form in which the engine gets {pictures} shrunk pictures, asked about by real vLLM; answers compared with PNG's:"
-    )
+    say(f"{pictures} shrunk pictures in each form that the engine could get; real vLLM's answers beside PNG's:")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, engine(Path(folder)) as (side, _):
         found = compare(side, pictures)
     for name, form in found.items():
