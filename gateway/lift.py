@@ -43,5 +43,7 @@ def lift(body: bytes) -> tuple[bytes, dict[str, memoryview]]:
 
 def told_apart(url: str, texts: dict[str, memoryview]) -> tuple[str, memoryview | None]:
     """A data URL up to its comma, and the text that was taken out behind it; any other URL as it is."""
+    if not texts:  # A small picture's URL is still a long text to look through.
+        return url, None
     head, comma, name = url.partition(",")
     return (head + comma, texts[name]) if name in texts else (url, None)

@@ -11,6 +11,7 @@ from gateway.images.digest import digest, tenant_uuid
 from gateway.images.fetch import ImageFetcher
 from gateway.images.gate import MemoryGate
 from gateway.images.inspect import ImageInfo, inspect
+from gateway.images.known import KnownPictures
 from gateway.images.priority import let_decoders_yield
 from gateway.images.refused import ImageRefused
 from gateway.images.shrink import Encoded, shrink, target_size
@@ -21,6 +22,7 @@ __all__ = [
     "ImageFetcher",
     "ImageInfo",
     "ImageRefused",
+    "KnownPictures",
     "MemoryGate",
     "decode_data_url",
     "digest",
