@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import Any
 
+    from gateway.asgi import Asgi
     from gateway.images.addresses import AddressPolicy
-    from gateway.routes import Asgi
     from gateway.settings import Settings
     from gateway.upstream.client import EngineClient
     from gateway.upstream.discovery import Resolve

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from gateway.stages import Message
+    from gateway.asgi import Message
 
 
 class ClientGone(Exception):

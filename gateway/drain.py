@@ -13,14 +13,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Coroutine
     from types import FrameType
 
-    Message = dict[str, Any]
-    Scope = dict[str, Any]
-    Receive = Callable[[], Coroutine[Any, Any, Message]]
-    Send = Callable[[Message], Coroutine[Any, Any, None]]
-    Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+    from gateway.asgi import Asgi, Message, Receive, Scope, Send
 
 CLOSE = (b"connection", b"close")
 

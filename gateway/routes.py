@@ -32,18 +32,14 @@ from gateway.streams import started
 from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, StepTimer, log_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
+    from gateway.asgi import Asgi, Receive, Scope, Send
     from gateway.drain import Drain
     from gateway.pipeline import Pipeline
-    from gateway.stages import Message, Parsed, Reply
+    from gateway.stages import Parsed, Reply
     from gateway.streams import Pause, Stream
     from gateway.tracing import Trace
-
-    Scope = dict[str, Any]
-    Receive = Callable[[], Coroutine[Any, Any, Message]]
-    Send = Callable[[Message], Coroutine[Any, Any, None]]
-    Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROUTES = {operation.value: operation for operation in Operation}
 PREFIX = "/v1/"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
+    from gateway.asgi import Message
     from gateway.images import ImageInfo
     from gateway.keys import Key
     from gateway.streams import Stream
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 EVENT_STREAM = b"text/event-stream"
 JSON = b"application/json"
 
-Message = dict[str, Any]
-"""One ASGI event; its keys are those of the ASGI specification."""
 PictureFields = Callable[[str, str], dict[str, Any]]
 """A picture's URL and `uuid` as the fields of a part, in the form of one API."""
 

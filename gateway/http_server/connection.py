@@ -19,18 +19,11 @@ from gateway.http_server.exchange import STATUS_LINES, AsgiExchange
 from gateway.http_server.scope import common_scope, scope_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-
     from uvicorn import Config
     from uvicorn.server import ServerState
 
+    from gateway.asgi import Asgi, Scope
     from gateway.errors import GatewayError
-
-    Message = dict[str, Any]
-    Scope = dict[str, Any]
-    Receive = Callable[[], Coroutine[Any, Any, Message]]
-    Send = Callable[[Message], Coroutine[Any, Any, None]]
-    Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request's target and headers, trailers included; nginx allows 32 KiB."""

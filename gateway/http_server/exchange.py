@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Coroutine
 
+    from gateway.asgi import Asgi, Message, Scope
     from gateway.http_server.connection import ServerProtocol
-
-    Message = dict[str, Any]
-    Scope = dict[str, Any]
-    Receive = Callable[[], Coroutine[Any, Any, Message]]
-    Send = Callable[[Message], Coroutine[Any, Any, None]]
-    Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 LAST_CHUNK = b"0\r\n\r\n"

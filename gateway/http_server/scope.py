@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
 
-Scope = dict[str, Any]
+if TYPE_CHECKING:
+    from gateway.asgi import Scope
 
 ASGI = {"version": "3.0", "spec_version": "2.3"}
 
