@@ -40,7 +40,7 @@ def by_pillow(jpeg: bytes, *, draft: bool = False) -> bytes:
 def by_turbojpeg(jpeg: bytes) -> bytes:
     """libjpeg-turbo by simplejpeg, decoded at 1/4, with Pillow's resampling."""
     import numpy as np  # noqa: PLC0415 - the benchmark's own, and only here
-    import simplejpeg  # type: ignore[import-untyped] # noqa: PLC0415 - likewise
+    import simplejpeg  # noqa: PLC0415 - likewise
 
     height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
     size = target_size(width, height, BUDGET)
