@@ -12,7 +12,7 @@ BUDGET = 512 * 512
 LARGEST = {
     "JPEG": (8164, 6123),
     "JPEG, progressive 4:4:4": (4032, 3024),
-    "JPEG, progressive CMYK": (3400, 2550),
+    "JPEG, progressive CMYK": (3136, 2352),
     "PNG, 16 bits with alpha": (7200, 5400),
     "PNG, interlaced, 16 bits with alpha": (3300, 2475),
     "WebP, lossless with alpha": (4400, 3300),

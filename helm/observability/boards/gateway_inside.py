@@ -107,11 +107,19 @@ INSIDE = (
             Panel(
                 Text("Event loop lag", "事件循环延迟"),
                 Text(
-                    "How late the loop runs what is due. Above 50 ms something heavy runs where it must not, or the CPU is full.",
-                    "事件循环执行到期任务的延迟。超过 50 毫秒：循环中有不该有的繁重工作，或 CPU 已满。",
+                    "How late the loop runs what is due. Above 50 ms something heavy runs where it must not (then its own part is large, too), or the CPU is full.",
+                    "事件循环执行到期任务的延迟。超过 50 毫秒：循环中有不该有的繁重工作（此时自身部分也大），或 CPU 已满。",
                 ),
                 "s",
-                quantiles("gateway_event_loop_lag_seconds", NAMESPACE),
+                (
+                    *quantiles("gateway_event_loop_lag_seconds", NAMESPACE),
+                    q(
+                        f"""histogram_quantile(0.99,
+                        sum by (le) (rate(gateway_event_loop_own_lag_seconds_bucket{{{NAMESPACE}}}[$__rate_interval])))""",
+                        "P99, own",
+                    ),
+                    q(f"max by (part) (gateway_event_loop_lag_max_seconds{{{NAMESPACE}}})", "longest, {{part}}"),
+                ),
                 "EventLoopBlocked",
                 warn=0.05,
                 bad=0.25,
