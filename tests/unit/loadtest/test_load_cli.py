@@ -16,7 +16,9 @@ from serving.demo.launch_plan import Ports
 from tests.support.demo import free_ports
 
 FAKE_DEMO = """
-import http.server, sys
+import http.server, signal, sys
+# As the real one: also where a shell began a background job with it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Ready(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers()
