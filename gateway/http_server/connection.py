@@ -165,6 +165,7 @@ class ServerProtocol:
         """httptools: the empty line."""
         parser = self._parser
         scope = {**self._scope, **scope_of(parser, self._url, self._headers), "state": self._app_state.copy()}
+        self._headers = []  # A trailer is no header: a proxy in front may have taken the header of that name away.
         keep_alive = scope["http_version"] != "1.0" and parser.should_keep_alive()
         exchange = self._incoming = AsgiExchange(self, scope, keep_alive=keep_alive, continues=self._expects_continue)
         if self._exchange is None or self._exchange.complete:

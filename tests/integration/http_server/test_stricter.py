@@ -101,3 +101,11 @@ async def test_odd_targets_are_answered_or_refused_and_never_a_defect(caplog):
             client.send(f"OPTIONS {target} HTTP/1.1\nhost: x\n\n")
             assert (await client.answer())[0] in {200, 400}, target
     assert not caplog.records
+
+
+async def test_a_trailer_is_no_header():
+    async with served(echo, SERVER) as (app, connect, _):
+        client = await connect()
+        client.send("POST / HTTP/1.1\nhost: x\ntransfer-encoding: chunked\n\n1\na\n0\nx-forwarded-for: 1.2.3.4\n\n")
+        assert (await client.answer())[2] == b"POST /  a"
+        assert [name for name, _ in app.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
