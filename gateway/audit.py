@@ -11,7 +11,9 @@ import hmac
 import logging
 import sys
 import threading
+import time
 from collections import deque
+from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,11 +47,15 @@ class Happening(msgspec.Struct, frozen=True):
     """What a request was and became, still raw: the thread makes the record of it."""
 
     facts: dict[str, Any]
-    """What is known without looking: time, ids, tenant, status, cache, steps."""
+    """What is known without looking: ids, tenant, status, cache, steps."""
     prompt: Any
     """What was asked, without pictures: a queue of those would fill the memory."""
     output: bytes | bytearray
     """The answer as the client got it, JSON or server-sent events, at most MAX_OUTPUT_BYTES."""
+    model: Any = None
+    """What the client asked for by name."""
+    at: float = msgspec.field(default_factory=time.time)
+    """When it was over, in seconds since the epoch."""
 
 
 class Audit:
@@ -118,7 +124,9 @@ class Audit:
         """The record as it is written."""
         text, usage, finish = answer_of(bytes(happening.output))
         return {
+            "time": datetime.fromtimestamp(happening.at, UTC),
             **happening.facts,
+            "model": happening.model,
             "prompt": happening.prompt if self._policy == "full" else self._hash(orjson.dumps(happening.prompt)),
             "output": text if self._policy == "full" else self._hash(text.encode()),
             "finish_reason": finish,

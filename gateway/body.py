@@ -18,6 +18,7 @@ from gateway.errors import BodyTimeout, BodyTooLarge, InvalidRequest, ModelNotFo
 from gateway.lift import lift, told_apart
 from gateway.places import Place, Places
 from gateway.stages import Identified, ImagePart, Operation, Parsed
+from gateway.streams import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,11 +142,17 @@ class BodyReader:
         return first if len(chunks) == 1 else b"".join(chunks)
 
     async def _next(self, raw: RawRequest, timeout_s: float) -> dict[str, Any]:
+        receiving = raw.receive()
         try:
-            with Deadline(timeout_s):
-                message = await raw.receive()
-        except TimeoutError as exc:
-            raise BodyTimeout(f"The body did not arrive within {self._timeout_s:g} s.") from exc
+            awaited = receiving.send(None)
+        except StopIteration as end:  # It is here already, as small ones mostly are: no deadline has to be set.
+            message: dict[str, Any] = end.value
+        else:
+            try:
+                with Deadline(timeout_s):
+                    message = await Rest(receiving, awaited)
+            except TimeoutError as exc:
+                raise BodyTimeout(f"The body did not arrive within {self._timeout_s:g} s.") from exc
         if message["type"] == "http.disconnect":
             raise ClientGone
         return message

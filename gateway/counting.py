@@ -86,17 +86,17 @@ def count_request(
         _errors[name, outcome, error_type].inc()
     elif status == CLIENT_CLOSED_REQUEST:
         outcome = error_type = GONE
-    _requests[name, str(status), cache].inc()
+    _requests[name, str(status), cache].value += 1
     if operation in GEN_AI_OPERATIONS:
         _latency[GEN_AI_OPERATIONS[operation], error_type].observe(elapsed_s)
-        _tenants[TENANT(tenant), outcome, cache].inc()
+        _tenants[TENANT(tenant), outcome, cache].value += 1
 
 
 def count_tokens(tenant: str, *, prompt: int, completion: int, image: int, images: int) -> None:
     """Count what an engine did for a tenant; `image` are the tokens of its `images` pictures, part of `prompt`."""
     label = TENANT(tenant)
-    _tokens[label, "input"].inc(prompt)
-    _tokens[label, "output"].inc(completion)
+    _tokens[label, "input"].value += prompt
+    _tokens[label, "output"].value += completion
     if images:
         _tokens[label, "image"].inc(image)
         _images[(label,)].inc(images)

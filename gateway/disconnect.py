@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
-    from gateway.asgi import Message
+    from gateway.asgi import Scope
+
+    WhenGone = Callable[[Callable[[], object] | None], None]
+
+EXTENSION = "gateway.when_gone"
+"""An ASGI extension of `http_server`: a function that takes what is to be called once when the client leaves, at once
+when it has left already, and None for nothing. ASGI's own way, `receive`, takes a coroutine, a future and two turns of
+the loop for each request to say that nothing has happened.
+"""
 
 
 class ClientGone(Exception):
@@ -21,46 +29,30 @@ class CancelledWhenGone:
     The cancellation reaches the engine's connection, which closes, and vLLM stops generating.
     """
 
-    __slots__ = ("_gone", "_over", "_receive", "_receiving", "_start", "_task")
+    __slots__ = ("_gone", "_task", "_when_gone")
 
-    def __init__(self, receive: Callable[[], Coroutine[Any, Any, Message]]) -> None:
-        """`receive` is the ASGI channel, whose body has been read."""
-        self._receive = receive
-        self._receiving: Coroutine[Any, Any, Message] | None = None
+    def __init__(self, when_gone: WhenGone) -> None:
+        """`when_gone` is the connection's EXTENSION."""
+        self._when_gone = when_gone
         self._gone = False
-        self._over = False
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a request always runs in a task
         self._task = task
-        # A block that never waits, such as a kept answer's, is over before there is anything to look at.
-        self._start = loop.call_soon(self._look)
+        self._when_gone(self._leave)
 
-    def _look(self, _: object = None) -> None:
-        # `receive` runs by hand, up to where it waits: a task that does nothing else would cost as much as a step.
-        while not self._over:
-            if self._receiving is None:
-                self._receiving = self._receive()
-            try:
-                waits_for = self._receiving.send(None)
-            except StopIteration as end:
-                self._receiving = None
-                if end.value["type"] == "http.disconnect":
-                    self._over = self._gone = True
-                    self._task.cancel()
-            else:
-                if waits_for is None:  # It only lets others go first.
-                    asyncio.get_running_loop().call_soon(self._look)
-                else:
-                    waits_for.add_done_callback(self._look)
-                return
+    def _leave(self) -> None:
+        self._gone = True
+        self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._over = True
-        self._start.cancel()
-        if self._receiving is not None:
-            self._receiving.close()
+        self._when_gone(None)
         if kind is asyncio.CancelledError and self._gone and self._task.uncancel() == 0:
             raise ClientGone from None
+
+
+def extension_of(scope: Scope) -> WhenGone:
+    """The request's EXTENSION. Raises KeyError under a server that has none."""
+    when_gone: WhenGone = scope["extensions"][EXTENSION]
+    return when_gone

@@ -178,7 +178,10 @@ class _Ring:
         return SLOTS * 1000
 
     def meter(self, limit: int | None, now_ms: int) -> Meter | None:
-        return Meter.of(limit, self.total, (self.last + SLOTS) * 1000 - now_ms if self.total else 0)
+        if limit is None:
+            return None
+        used = self.total
+        return Meter(limit, max(0, limit - used), (self.last + SLOTS) * 1000 - now_ms if used else 0)
 
 
 class _Book:

@@ -7,6 +7,7 @@ that is away lets the request through without limits, and `on_error` counts it.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from gateway.errors import GatewayError
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["BudgetSpent", "Grant", "LimitExceeded", "Limiter", "Limits", "RequestTooLarge", "duration"]
 
 NO_LIMITS = Limits()
+_OF_REQUESTS, _OF_TOKENS = (
+    (b"x-ratelimit-limit-" + of, b"x-ratelimit-remaining-" + of, b"x-ratelimit-reset-" + of)
+    for of in (b"requests", b"tokens")
+)
 _DO_NOT_RETRY = ((b"x-should-retry", b"false"),)
 """OpenAI's SDKs obey it: without it they would send what cannot succeed twice more."""
 
@@ -162,13 +167,11 @@ def _refusal(which: Dimension, verdict: Verdict, limits: Limits, tokens: int) ->
 
 def _headers(requests: Meter | None, tokens: Meter | None) -> Headers:
     found: list[tuple[bytes, bytes]] = []
-    for name, meter in ((b"requests", requests), (b"tokens", tokens)):
+    for (limit, remaining, reset), meter in ((_OF_REQUESTS, requests), (_OF_TOKENS, tokens)):
         if meter is not None:
-            found += [
-                (b"x-ratelimit-limit-" + name, b"%d" % meter.limit),
-                (b"x-ratelimit-remaining-" + name, b"%d" % meter.remaining),
-                (b"x-ratelimit-reset-" + name, duration(meter.reset_ms).encode()),
-            ]
+            ms = meter.reset_ms
+            text = duration(ms) if ms < 1000 else _duration_of_s(math.ceil(ms / 1000))  # noqa: PLR2004 - a second
+            found += (limit, b"%d" % meter.limit), (remaining, b"%d" % meter.remaining), (reset, text.encode())
     return tuple(found)
 
 
@@ -176,7 +179,12 @@ def duration(ms: int) -> str:
     """A duration as OpenAI writes it, which is Go's way: `120ms`, `1s`, `6m0s`, `1h0m0s`; seconds rounded up."""
     if 0 < ms < 1000:  # noqa: PLR2004 - a second
         return f"{ms}ms"
-    minutes, seconds = divmod(math.ceil(ms / 1000), 60)
+    return _duration_of_s(math.ceil(ms / 1000))
+
+
+@lru_cache(maxsize=128)
+def _duration_of_s(seconds: int) -> str:
+    minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}h{minutes}m{seconds}s"

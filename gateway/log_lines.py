@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 WRITE_EVERY_S = 0.1
 MAX_HELD_LINES = 256
@@ -45,13 +50,19 @@ def as_json(line: dict[str, Any]) -> str:
         return orjson.dumps({name: ascii(value) for name, value in line.items()}).decode()
 
 
+def _as_text(logger: str, message: str, created: float, facts: Mapping[str, Any]) -> str:
+    time_of_it = datetime.fromtimestamp(created, UTC)
+    return as_json({"level": "INFO", "logger": logger, "message": message, "timestamp": time_of_it, **facts})
+
+
 class BatchHandler(logging.StreamHandler[TextIO]):
     """Writes to standard error as the module says."""
 
     def __init__(self) -> None:
         """Lines wait in memory until the event loop writes them; without a loop, none waits."""
         super().__init__()
-        self._lines: list[str] = []
+        self._lines: deque[str | tuple[str, str, float, Mapping[str, Any]]] = deque()
+        """Texts, or what `write` was given and when. A deque, as threads add to it while another one writes."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The one that will write what waits."""
 
@@ -66,17 +77,13 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         except Exception:  # noqa: BLE001 - as every handler: a line that cannot be written must not fail a request
             self.handleError(record)
 
-    def write(self, line: dict[str, Any]) -> None:
-        """Take a line of no hurry that is put together already; `level` and the others must be in it."""
-        self.acquire()
-        try:
-            self._lines.append(as_json(line))
-            if len(self._lines) >= MAX_HELD_LINES:
-                self.flush()
-            else:
-                self._write_later()
-        finally:
-            self.release()
+    def write(self, logger: str, message: str, facts: Mapping[str, Any]) -> None:
+        """Take a line of level INFO, whose text is made when it is written; `facts` must stay as they are."""
+        self._lines.append((logger, message, time.time(), facts))
+        if len(self._lines) >= MAX_HELD_LINES:
+            self.flush()
+        else:
+            self._write_later()
 
     def _write_later(self) -> None:
         try:
@@ -92,10 +99,13 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         """Write what waits; also called when the process ends."""
         self.acquire()
         try:
-            lines, self._lines = self._lines, []
             self._loop = None
-            if lines:
-                self.stream.write("\n".join(lines) + "\n")
+            texts = []
+            while self._lines:
+                line = self._lines.popleft()
+                texts.append(line if isinstance(line, str) else _as_text(*line))
+            if texts:
+                self.stream.write("\n".join(texts) + "\n")
             super().flush()
         finally:
             self.release()

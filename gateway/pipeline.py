@@ -61,7 +61,8 @@ class Pipeline:
     async def answer(self, parsed: Parsed) -> Reply:
         """What the caller gets. Cheap steps come first: a kept answer costs no decoding and no engine."""
         timer = parsed.identified.allowed.raw.timer
-        timer.enter("fetch")
+        if parsed.images:
+            timer.enter("fetch")
         located = await self.images.locate(parsed)
         timer.facts["images"] = [picture.digest.hex() for picture in located.pictures]
         timer.enter("cache")
@@ -89,7 +90,8 @@ class Pipeline:
             raise
 
     async def _engine(self, keyed: Keyed, timer: StepTimer) -> Reply:
-        timer.enter("decode")
+        if keyed.located.pictures:
+            timer.enter("decode")
         prepared = await self.images.shrink(keyed)
         for last in (False, True):
             timer.enter("queue")

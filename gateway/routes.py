@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from datetime import UTC, datetime
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import orjson
 from gateway.apis import api_of, api_of_path
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
 from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
-from gateway.disconnect import CancelledWhenGone, ClientGone
+from gateway.disconnect import CancelledWhenGone, ClientGone, extension_of
 from gateway.drain import CLOSE
 from gateway.errors import (
     EngineMisbehaved,
@@ -133,7 +132,7 @@ class Exchange:
         self._tenant, self._key_id, self._parsed = key.tenant, key.id, parsed
         if pipeline.audit is not None and self._operation is not Operation.MODELS:
             self._output = b""
-        with CancelledWhenGone(self._receive):
+        with CancelledWhenGone(extension_of(self._scope)):
             reply = await pipeline.answer(parsed)
             try:
                 self._cache, self._age_s, self._more = reply.cache, reply.age_s, reply.headers
@@ -237,11 +236,10 @@ class Exchange:
 
     def _happening(self, parsed: Parsed, facts: dict[str, Any]) -> Happening:
         body = parsed.body
-        return Happening(
-            {"time": datetime.now(UTC), **facts, "model": body.get("model")},
-            without_pictures(prompt_of(body), self._timer.facts.get("images", ())),
-            self._output or b"",
-        )
+        prompt = prompt_of(body)
+        if parsed.images:
+            prompt = without_pictures(prompt, self._timer.facts.get("images", ()))
+        return Happening(facts, prompt, self._output or b"", body.get("model"))
 
     def _record(self) -> dict[str, Any]:
         timer = self._timer
@@ -265,7 +263,7 @@ class Exchange:
             "key_id": self._key_id,
             "cache": self._cache,
             "duration_ms": round(elapsed * 1000, 2),
-            "steps_ms": {name: round(spent * 1000, 2) for name, _, spent in timer.steps},
+            "steps_ms": dict(timer.ms),
             **timer.facts,
         }
         log_request(facts)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Coroutine, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
     from gateway.asgi import Message
@@ -49,7 +49,7 @@ class RawRequest(msgspec.Struct, frozen=True, eq=False):
     """Lower-case names; a repeated header's values are joined by commas, as HTTP allows."""
     peer: str
     """Address at the other end of the connection: the client or the last proxy."""
-    receive: Callable[[], Awaitable[Message]]
+    receive: Callable[[], Coroutine[Any, Any, Message]]
     timer: StepTimer
     trace_headers: Mapping[str, str]
     """W3C trace context for the engine; empty without tracing."""

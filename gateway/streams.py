@@ -7,10 +7,12 @@ wait for; whoever pours then stops, and the engine with it once enough is unread
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Generator
+
+T = TypeVar("T")
 
 Pause = Awaitable[None]
 Sink = Callable[[bytes], Pause | None]
@@ -44,19 +46,21 @@ def started(work: Coroutine[Any, Any, None]) -> Pause | None:
         awaited = work.send(None)
     except StopIteration:
         return None
-    return _Rest(work, awaited)
+    return Rest(work, awaited)
 
 
-class _Rest:
-    """A coroutine that waits for something already; to be awaited in a task."""
+class Rest(Generic[T]):
+    """A coroutine that waits for `awaited` already; to be awaited in a task, for what the coroutine returns."""
 
     __slots__ = ("_awaited", "_work")
 
-    def __init__(self, work: Coroutine[Any, Any, None], awaited: Any) -> None:  # noqa: ANN401 - asyncio's business
+    def __init__(self, work: Coroutine[Any, Any, T], awaited: Any) -> None:  # noqa: ANN401 - asyncio's business
+        """`awaited` is what the coroutine's first `send` gave."""
         self._work = work
         self._awaited = awaited
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, T]:
+        """As the coroutine would."""
         work, awaited = self._work, self._awaited
         try:
             while True:
@@ -66,5 +70,6 @@ class _Rest:
                     awaited = work.throw(exc)
                 else:
                     awaited = work.send(value)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -7,7 +7,7 @@ import logging.config
 import math
 import os
 import time
-from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -193,17 +193,9 @@ ACCESS = logging.getLogger("gateway.access")
 def log_request(facts: dict[str, Any]) -> None:
     """The one line of a request, past the logging module where its handler is known: half of the cost was there."""
     if ACCESS.isEnabledFor(logging.INFO):
-        handlers = logging.getLogger().handlers
+        handlers = logging.root.handlers
         if len(handlers) == 1 and isinstance(handler := handlers[0], BatchHandler):
-            handler.write(
-                {
-                    "level": "INFO",
-                    "logger": ACCESS.name,
-                    "message": "request",
-                    "timestamp": datetime.now(UTC),
-                    **facts,
-                }
-            )
+            handler.write(ACCESS.name, "request", facts)
         else:
             ACCESS.info("request", extra=facts)
 
@@ -211,7 +203,7 @@ def log_request(facts: dict[str, Any]) -> None:
 class StepTimer:
     """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_clock", "_marks", "_parts", "facts", "started", "steps")
+    __slots__ = ("_clock", "_marks", "_parts", "facts", "ms", "started", "steps")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds; it is read at the start and where a step begins or ends."""
@@ -219,6 +211,8 @@ class StepTimer:
         self.started = clock()
         self.steps: list[tuple[str, float, float]] = []
         """Name, when it began (seconds since the start), and how long it took (seconds)."""
+        self.ms: list[tuple[str, float]] = []
+        """Name, and how long it took in milliseconds with two decimals: for people."""
         self.facts: dict[str, Any] = {}
         """For the log and the audit: `images` (content digests in hex), `engine`, `retries` (if there were any)."""
         self._marks: list[tuple[str, float]] = []
@@ -230,22 +224,23 @@ class StepTimer:
 
     def leave(self) -> None:
         """The last step ends, and none begins: what comes now is the client's time. Books all steps since the last."""
-        if not self._marks:
+        marks = self._marks
+        if not marks:
             return
-        self._marks.append(("", self._clock()))
-        name, began = self._marks[0]
-        for following, ended in self._marks[1:]:
-            spent = ended - began
+        marks.append(("", self._clock()))
+        for (name, began), (_, ended) in pairwise(marks):
             if name in self._parts:
                 part, seconds = self._parts.pop(name)
-                spent -= seconds
-                self.steps.append((name, began - self.started, spent))
-                STEP[name,].observe(spent)
-                name, began, spent = part, began + spent, seconds
-            self.steps.append((name, began - self.started, spent))
-            STEP[name,].observe(spent)
-            name, began = following, ended
-        self._marks.clear()
+                self._book(name, began, ended - began - seconds)
+                self._book(part, ended - seconds, seconds)
+            else:
+                self._book(name, began, ended - began)
+        marks.clear()
+
+    def _book(self, name: str, began: float, spent: float) -> None:
+        self.steps.append((name, began - self.started, spent))
+        self.ms.append((name, round(spent * 1000, 2)))
+        STEP[name,].observe(spent)
 
     def part(self, name: str, seconds: float) -> None:
         """Tell `seconds` of the step that runs apart from the rest of it, as step `name`; once in a step."""
@@ -257,7 +252,7 @@ class StepTimer:
 
     def server_timing(self) -> bytes:
         """The `Server-Timing` header (W3C): steps so far in milliseconds."""
-        return ", ".join([f"{name};dur={spent * 1000:.2f}" for name, _, spent in self.steps]).encode()
+        return ", ".join([f"{name};dur={ms}" for name, ms in self.ms]).encode()
 
 
 def forget_engine(url: str) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from gateway.app import create_app
+from gateway.disconnect import EXTENSION
 from gateway.malloc import keep_large_blocks
 from gateway.settings import Settings
 from gateway.telemetry import configure_logging
@@ -129,7 +130,8 @@ async def ask(app: Any, body: bytes) -> int:  # noqa: ANN401 - an ASGI applicati
         status = message.get("status", status)
 
     headers = [(b"host", b"x"), (b"authorization", f"Bearer {KEY}".encode()), (b"content-length", b"%d" % len(body))]
-    scope = {"type": "http", "method": "POST", "path": PATH, "headers": headers, "client": ("127.0.0.1", 1)}
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": PATH, "headers": headers}
+    scope |= {"client": ("127.0.0.1", 1), "extensions": {EXTENSION: lambda _: None}}
     await app(scope, receive, send)
     return status
 

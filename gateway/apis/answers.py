@@ -46,8 +46,10 @@ def usage_of(document: Any) -> Usage | None:  # noqa: ANN401 - whatever JSON the
         return None
     try:
         if "prompt_tokens" in usage:
-            prompt = whole(usage["prompt_tokens"])
-            return Usage(prompt, whole(whole(usage["total_tokens"]) - prompt))
+            prompt, total = usage["prompt_tokens"], usage["total_tokens"]
+            if type(prompt) is int is type(total) and 0 <= prompt <= total:
+                return Usage(prompt, total - prompt)
+            return None
         cached = (usage.get(name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
         return Usage(whole(usage["input_tokens"]) + sum(map(whole, cached)), whole(usage["output_tokens"]))
     except (KeyError, ValueError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from gateway.disconnect import EXTENSION
 from gateway.errors import HeadTooLarge, MalformedRequest, body_of
 from gateway.http_server.exchange import STATUS_LINES, AsgiExchange
 from gateway.http_server.scope import common_scope, scope_of
@@ -145,21 +146,20 @@ class ServerProtocol:
 
     def on_url(self, url: bytes) -> None:
         """httptools: a piece of the target."""
-        self._count(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _TooLarge
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: a header, or a trailer, which nobody reads."""
-        self._count(len(name) + len(value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _TooLarge
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects_continue = True
         self._headers.append((name, value))
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise _TooLarge
 
     def on_headers_complete(self) -> None:
         """httptools: the empty line."""
@@ -168,6 +168,7 @@ class ServerProtocol:
         self._headers = []  # A trailer is no header: a proxy in front may have taken the header of that name away.
         keep_alive = scope["http_version"] != "1.0" and parser.should_keep_alive()
         exchange = self._incoming = AsgiExchange(self, scope, keep_alive=keep_alive, continues=self._expects_continue)
+        scope["extensions"] = {EXTENSION: exchange.when_gone}
         if self._exchange is None or self._exchange.complete:
             self._start(exchange)
         else:
@@ -246,9 +247,9 @@ class ServerProtocol:
     def _start(self, exchange: AsgiExchange) -> None:
         self._exchange = exchange
         tasks = self._server_state.tasks
-        task = self._loop.create_task(exchange.run(self._app))
-        task.add_done_callback(tasks.discard)
+        task = self._loop.create_task(exchange.run(self._app, tasks))
         tasks.add(task)
+        exchange.task = task
 
     def _close_after_last(self) -> None:
         """Answer what has been asked, and nothing more."""

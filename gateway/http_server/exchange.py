@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from gateway.asgi import Asgi, Message, Scope
     from gateway.http_server.connection import ServerProtocol
@@ -24,6 +25,12 @@ log = logging.getLogger(__name__)
 
 class AsgiExchange:
     """One request and its answer: what ASGI calls `scope`, `receive` and `send`."""
+
+    __slots__ = (
+        "_chunked", "_connection", "_continues", "_gone", "_head", "_head_only", "_left_bytes", "_more_body",
+        "_on_gone", "_pieces", "_scope", "_told_end", "_waiter", "complete", "keep_alive", "started", "task",
+        "unread_bytes",
+    )  # fmt: skip
 
     def __init__(self, connection: ServerProtocol, scope: Scope, *, keep_alive: bool, continues: bool) -> None:
         """`continues` says that the client waits to be asked for the body."""
@@ -46,6 +53,9 @@ class AsgiExchange:
         """The answer's head has been given."""
         self._chunked = False
         self._left_bytes = 0
+        self._on_gone: Callable[[], object] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Which answers it."""
 
     # from the connection
 
@@ -69,6 +79,9 @@ class AsgiExchange:
         """The client is gone."""
         self._gone = True
         self._wake()
+        on_gone, self._on_gone = self._on_gone, None
+        if on_gone is not None:
+            on_gone()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -77,10 +90,20 @@ class AsgiExchange:
 
     # to the application
 
-    async def run(self, app: Asgi) -> None:
-        """Answer; a fault that the application did not see itself is logged and ends the connection."""
+    def when_gone(self, call: Callable[[], object] | None) -> None:
+        """See disconnect.EXTENSION."""
+        self._on_gone = call
+        if call is not None:
+            if self._gone:
+                self.leave()
+            else:
+                self._connection.resume_reading()  # Of a connection that is not read, nobody hears that it has ended.
+
+    async def run(self, app: Asgi, tasks: set[asyncio.Task[None]]) -> None:
+        """Answer, and leave the `tasks`; a fault that the application did not see is logged and ends the connection."""
+        scope, self._scope = self._scope, {}  # It holds this exchange: a ring of objects would wait for the collector.
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except BaseException as exc:  # The outermost rescue, as uvicorn's.
             log.error("Exception in ASGI application", exc_info=exc)  # noqa: TRY400 - it may be no Exception
             await self._give_up()
@@ -88,6 +111,10 @@ class AsgiExchange:
             if not self.complete and not self._gone:
                 log.error("The application ended without an answer.")
                 await self._give_up()
+        finally:
+            if self.task is not None:
+                tasks.discard(self.task)
+                self.task = None
 
     async def _give_up(self) -> None:
         if not self.started and not self._gone:
@@ -155,6 +182,7 @@ class AsgiExchange:
     def _begin(self, status: int, headers: Any) -> None:  # noqa: ANN401 - any iterable of pairs
         default_head, default_lines = self._connection.default_head()
         lines = [STATUS_LINES[status], default_head]
+        line_ends = 2 + default_lines  # The first line and the empty one.
         has_length = has_connection = False
         for name, value in headers:
             if name == b"content-length":
@@ -164,15 +192,17 @@ class AsgiExchange:
                 has_connection = True
                 if value.lower() == b"close":
                     self.keep_alive = False
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines += name, b": ", value, b"\r\n"
+            line_ends += 1
         if not self.keep_alive and not has_connection:
             lines.append(b"connection: close\r\n")
+            line_ends += 1
         if not has_length and status not in NO_BODY and not self._head_only:
             self._chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
+            line_ends += 1
         lines.append(b"\r\n")
         head = b"".join(lines)
-        line_ends = len(lines) - 1 + default_lines
         if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
             raise RuntimeError("A header of the answer holds a line break or a NUL.")
         self._head = head

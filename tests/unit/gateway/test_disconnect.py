@@ -4,79 +4,62 @@ import asyncio
 
 import pytest
 
-from gateway.disconnect import CancelledWhenGone, ClientGone
+from gateway.disconnect import EXTENSION, CancelledWhenGone, ClientGone, extension_of
 
 
 class Client:
-    """An ASGI `receive`: says what it was given, then waits to leave."""
+    """A connection's EXTENSION: calls once, when the client leaves."""
 
-    def __init__(self, *messages):
-        self.messages = list(messages)
-        self.left = asyncio.Event()
-        self.asked = 0
-        self.closed = False
+    def __init__(self):
+        self.call = None
+        self.gone = False
 
-    async def receive(self):
-        self.asked += 1
-        if self.messages:
-            await asyncio.sleep(0)
-            return self.messages.pop(0)
-        try:
-            await self.left.wait()
-        except GeneratorExit:
-            self.closed = True
-            raise
-        return {"type": "http.disconnect"}
+    def when_gone(self, call):
+        self.call = call
+        if self.gone:
+            self.leave()
+
+    def leave(self):
+        self.gone = True
+        call, self.call = self.call, None
+        if call is not None:
+            call()
 
 
 async def work(client, *, until):
-    with CancelledWhenGone(client.receive):
+    with CancelledWhenGone(client.when_gone):
         await until.wait()
     return "done"
 
 
-async def asked_of(client, times):
-    async with asyncio.timeout(10):
-        while client.asked < times:
-            await asyncio.sleep(0)
+async def begun(client, *, until=None):
+    task = asyncio.create_task(work(client, until=until or asyncio.Event()))
+    await asyncio.sleep(0)
+    assert client.call is not None
+    return task
 
 
 async def test_a_client_that_leaves_ends_the_work():
     client = Client()
-    task = asyncio.create_task(work(client, until=asyncio.Event()))
-    await asked_of(client, 1)
-    client.left.set()
+    task = await begun(client)
+    client.leave()
     with pytest.raises(ClientGone):
         await asyncio.wait_for(task, 10)
 
 
-async def test_what_is_no_disconnect_is_read_over():
-    client = Client({"type": "http.request"}, {"type": "http.request"})
-    task = asyncio.create_task(work(client, until=asyncio.Event()))
-    await asked_of(client, 3)
-    client.left.set()
+async def test_a_client_that_has_left_already_ends_the_work_where_it_first_waits():
+    client = Client()
+    client.leave()
     with pytest.raises(ClientGone):
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(work(client, until=asyncio.Event()), 10)
 
 
-async def test_work_that_ends_first_stops_the_look():
+async def test_nobody_is_told_once_the_work_has_ended():
     client, done = Client(), asyncio.Event()
-    task = asyncio.create_task(work(client, until=done))
-    await asked_of(client, 1)
+    task = await begun(client, until=done)
     done.set()
     assert await asyncio.wait_for(task, 10) == "done"
-    assert client.closed
-    client.left.set()
-    await asyncio.sleep(0)
-    assert client.asked == 1
-
-
-async def test_work_that_never_waits_never_looks():
-    client, done = Client(), asyncio.Event()
-    done.set()
-    assert await work(client, until=done) == "done"
-    await asyncio.sleep(0)
-    assert client.asked == 0
+    assert client.call is None
 
 
 async def test_a_client_that_leaves_as_the_work_ends_cancels_nothing_else():
@@ -88,16 +71,29 @@ async def test_a_client_that_leaves_as_the_work_ends_cancels_nothing_else():
         return result
 
     task = asyncio.create_task(both())
-    await asked_of(client, 1)
+    await asyncio.sleep(0)
     done.set()
-    client.left.set()  # Its news comes when nobody asks any more.
+    await asyncio.sleep(0)
+    client.leave()
     assert await asyncio.wait_for(task, 10) == "done"
 
 
 async def test_a_cancellation_from_elsewhere_is_not_taken_for_the_client():
-    client = Client()
-    task = asyncio.create_task(work(client, until=asyncio.Event()))
-    await asked_of(client, 1)
+    task = await begun(Client())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_cancellation_from_elsewhere_goes_on_when_the_client_leaves_as_well():
+    client = Client()
+    task = await begun(client)
+    task.cancel()
+    client.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_server_without_the_extension_is_none_for_this_application():
+    with pytest.raises(KeyError, match=EXTENSION.replace(".", r"\.")):
+        extension_of({"extensions": {}})
