@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
+from gateway.disconnect import extension_of
 from tests.integration.http_server.conftest import served
-from tests.integration.http_server.test_protocol import POST, echo
+from tests.integration.http_server.test_protocol import POST, echo, respond, whole_body
 from tests.support.gateway import SERVER
 
 
@@ -109,3 +112,55 @@ async def test_a_trailer_is_no_header():
         client.send("POST / HTTP/1.1\nhost: x\ntransfer-encoding: chunked\n\n1\na\n0\nx-forwarded-for: 1.2.3.4\n\n")
         assert (await client.answer())[2] == b"POST /  a"
         assert [name for name, _ in app.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+async def test_who_asked_to_be_told_is_told_when_the_client_leaves(asked_before):
+    told, gone = asyncio.Event(), asyncio.Event()
+
+    async def wait(scope, receive, send):
+        await whole_body(receive)
+        if not asked_before:
+            assert (await receive())["type"] == "http.disconnect"
+        extension_of(scope)(told.set)
+        await asyncio.wait_for(told.wait(), 5)
+        gone.set()
+
+    async with served(wait, SERVER) as (app, connect, _):
+        client = await connect()
+        client.send(POST)
+        while not app.scopes:
+            await asyncio.sleep(0.001)
+        client.writer.close()
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_a_client_that_leaves_after_its_answer_is_nobody_s_news():
+    told = asyncio.Event()
+
+    async def answer(scope, receive, send):
+        await whole_body(receive)
+        extension_of(scope)(told.set)
+        extension_of(scope)(None)
+        await respond(send, b"done")
+
+    async with served(answer, SERVER) as (_, connect, server):
+        client = await connect()
+        client.send(POST)
+        assert (await client.answer())[2] == b"done"
+        client.writer.close()
+        async with asyncio.timeout(5):
+            while server.server_state.connections:
+                await asyncio.sleep(0.001)
+        assert not told.is_set()
+
+
+async def test_a_request_that_is_answered_is_no_task_of_the_server_s_any_more():
+    async with served(echo, SERVER) as (_, connect, server):
+        client = await connect()
+        for _ in range(3):
+            client.send(POST)
+            await client.answer()
+        async with asyncio.timeout(5):
+            while server.server_state.tasks:
+                await asyncio.sleep(0.001)
