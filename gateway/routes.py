@@ -139,7 +139,8 @@ class Exchange:
                 if reply.content_type == EVENT_STREAM:
                     count_first_token(self._operation, reply.cache, self._timer.elapsed_s())
                 if isinstance(reply.body, bytes):
-                    self._capture(reply.body)
+                    if self._output is not None:
+                        self._output = reply.body
                     await self._send_whole(200, self._rendered(reply.body), reply.content_type)
                 else:
                     await self._send_stream(reply, reply.body)
@@ -174,9 +175,14 @@ class Exchange:
         await self._start(200, reply.content_type, [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
         pace = StreamPace(self._operation)
 
+        output: bytearray | None = None
+        if self._output is not None:
+            self._output = output = bytearray()
+
         def forward(chunk: bytes) -> Pause | None:
             pace.add(chunk)
-            self._capture(chunk)
+            if output is not None and len(output) < MAX_OUTPUT_BYTES:
+                output.extend(chunk)
             return started(self._send({"type": "http.response.body", "body": chunk, "more_body": True}))
 
         await stream.pour(forward)
@@ -224,16 +230,6 @@ class Exchange:
         self._status = CLIENT_CLOSED_REQUEST
         DISCONNECTS.labels(self._operation.value if self._operation else "other").inc()
 
-    def _capture(self, output: bytes) -> None:
-        if self._output is None:
-            return
-        if not self._output:
-            self._output = output  # A whole answer, which need not be copied, or the first piece.
-        elif len(self._output) < MAX_OUTPUT_BYTES:
-            if isinstance(self._output, bytes):
-                self._output = bytearray(self._output)
-            self._output += output
-
     def _happening(self, parsed: Parsed, facts: dict[str, Any]) -> Happening:
         body = parsed.body
         prompt = prompt_of(body)
@@ -272,7 +268,10 @@ class Exchange:
 
 def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by lower-case name; repeated ones joined by commas (RFC 9110, 5.3)."""
-    out: dict[bytes, bytes] = {}
+    out = dict(headers)
+    if len(out) == len(headers):  # Mostly none is repeated.
+        return out
+    out = {}
     for name, value in headers:
         out[name] = out[name] + b", " + value if name in out else value
     return out

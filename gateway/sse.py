@@ -5,6 +5,7 @@ A stream that breaks after its status has gone out ends with an error event in i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -126,7 +127,7 @@ class Relay:
         try:
             if (pause := self._take(self._head, sink)) is not None:
                 await pause
-            await self._rest.pour(lambda piece: self._take(piece, sink))
+            await self._rest.pour(partial(self._take, sink=sink))  # Not a lambda: it would be a call more a token.
             if self._unfinished and (pause := self._take(EVENT_END, sink)) is not None:
                 await pause
         except GatewayError as exc:

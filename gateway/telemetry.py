@@ -203,7 +203,7 @@ def log_request(facts: dict[str, Any]) -> None:
 class StepTimer:
     """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_clock", "_marks", "_parts", "facts", "ms", "started", "steps")
+    __slots__ = ("_clock", "_marks", "facts", "ms", "started", "steps")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds; it is read at the start and where a step begins or ends."""
@@ -216,7 +216,6 @@ class StepTimer:
         self.facts: dict[str, Any] = {}
         """For the log and the audit: `images` (content digests in hex), `engine`, `retries` (if there were any)."""
         self._marks: list[tuple[str, float]] = []
-        self._parts: dict[str, tuple[str, float]] = {}
 
     def enter(self, name: str) -> None:
         """Step `name` begins now, and the one before it ends."""
@@ -228,23 +227,17 @@ class StepTimer:
         if not marks:
             return
         marks.append(("", self._clock()))
+        steps, ms, started = self.steps, self.ms, self.started
         for (name, began), (_, ended) in pairwise(marks):
-            if name in self._parts:
-                part, seconds = self._parts.pop(name)
-                self._book(name, began, ended - began - seconds)
-                self._book(part, ended - seconds, seconds)
-            else:
-                self._book(name, began, ended - began)
+            spent = ended - began
+            steps.append((name, began - started, spent))
+            ms.append((name, round(spent * 1000, 2)))
+            STEP[name,].observe(spent)
         marks.clear()
 
-    def _book(self, name: str, began: float, spent: float) -> None:
-        self.steps.append((name, began - self.started, spent))
-        self.ms.append((name, round(spent * 1000, 2)))
-        STEP[name,].observe(spent)
-
     def part(self, name: str, seconds: float) -> None:
-        """Tell `seconds` of the step that runs apart from the rest of it, as step `name`; once in a step."""
-        self._parts[self._marks[-1][0]] = (name, seconds)
+        """The last `seconds` of the step that runs were another one, `name`."""
+        self._marks.append((name, self._clock() - seconds))
 
     def elapsed_s(self) -> float:
         """Seconds since the request came in."""

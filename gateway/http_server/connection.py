@@ -76,7 +76,6 @@ class ServerProtocol:
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
-        self._expects_continue = False
 
     # asyncio.Protocol ------------------------------------------------------------------------------------------------
 
@@ -142,7 +141,6 @@ class ServerProtocol:
         self._url = b""
         self._headers = []
         self._head_bytes = 0
-        self._expects_continue = False
 
     def on_url(self, url: bytes) -> None:
         """httptools: a piece of the target."""
@@ -153,21 +151,19 @@ class ServerProtocol:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: a header, or a trailer, which nobody reads."""
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        size = self._head_bytes = self._head_bytes + len(name) + len(value)
+        if size > MAX_HEAD_BYTES:
             raise _TooLarge
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._expects_continue = True
-        self._headers.append((name, value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """httptools: the empty line."""
-        parser = self._parser
-        scope = {**self._scope, **scope_of(parser, self._url, self._headers), "state": self._app_state.copy()}
+        parser, headers = self._parser, self._headers
+        scope = {**self._scope, **scope_of(parser, self._url, headers), "state": self._app_state.copy()}
         self._headers = []  # A trailer is no header: a proxy in front may have taken the header of that name away.
         keep_alive = scope["http_version"] != "1.0" and parser.should_keep_alive()
-        exchange = self._incoming = AsgiExchange(self, scope, keep_alive=keep_alive, continues=self._expects_continue)
+        continues = dict(headers).get(b"expect", b"").lower() == b"100-continue"
+        exchange = self._incoming = AsgiExchange(self, scope, keep_alive=keep_alive, continues=continues)
         scope["extensions"] = {EXTENSION: exchange.when_gone}
         if self._exchange is None or self._exchange.complete:
             self._start(exchange)

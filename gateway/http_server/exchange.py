@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gateway.asgi import Asgi, Message, Scope
     from gateway.http_server.connection import ServerProtocol
@@ -155,7 +155,7 @@ class AsgiExchange:
                 raise RuntimeError(f"The answer must start with http.response.start, not {kind}.")
             self.started = True
             self._continues = False
-            self._begin(message["status"], message.get("headers", ()))
+            self._begin(message["status"], tuple(message.get("headers", ())))
             return
         if self.complete or kind != "http.response.body":
             raise RuntimeError(f"The answer cannot go on with {kind}.")
@@ -179,30 +179,21 @@ class AsgiExchange:
                 connection.close()
             connection.done()
 
-    def _begin(self, status: int, headers: Any) -> None:  # noqa: ANN401 - any iterable of pairs
+    def _begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         default_head, default_lines = self._connection.default_head()
-        lines = [STATUS_LINES[status], default_head]
-        line_ends = 2 + default_lines  # The first line and the empty one.
-        has_length = has_connection = False
-        for name, value in headers:
-            if name == b"content-length":
-                has_length = True
-                self._left_bytes = int(value)
-            elif name == b"connection":
-                has_connection = True
-                if value.lower() == b"close":
-                    self.keep_alive = False
-            lines += name, b": ", value, b"\r\n"
-            line_ends += 1
-        if not self.keep_alive and not has_connection:
-            lines.append(b"connection: close\r\n")
-            line_ends += 1
-        if not has_length and status not in NO_BODY and not self._head_only:
+        lines = [b": ".join(header) for header in headers]
+        by_name = dict(headers)  # Names are in lower case, as ASGI wants them.
+        if (length := by_name.get(b"content-length")) is not None:
+            self._left_bytes = int(length)
+        elif status not in NO_BODY and not self._head_only:
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-            line_ends += 1
-        lines.append(b"\r\n")
-        head = b"".join(lines)
+            lines.append(b"transfer-encoding: chunked")
+        if (connection := by_name.get(b"connection")) is not None:
+            self.keep_alive = self.keep_alive and connection.lower() != b"close"
+        elif not self.keep_alive:
+            lines.append(b"connection: close")
+        line_ends = len(lines) + default_lines + 2  # The first line and the empty one.
+        head = b"".join((STATUS_LINES[status], default_head, b"\r\n".join((*lines, b"", b""))))
         if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
             raise RuntimeError("A header of the answer holds a line break or a NUL.")
         self._head = head

@@ -116,7 +116,7 @@ class Attended:
         task = silence.begin(anew=True)
 
         def heard(piece: bytes) -> Pause | None:
-            if not is_comment(piece):
+            if piece[:1] != b":" or not is_comment(piece):
                 endpoint.answers += 1
                 silence.heard()
             pause = sink(piece)

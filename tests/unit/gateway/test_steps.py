@@ -143,7 +143,7 @@ def test_what_passes_between_two_steps_is_none_of_theirs():
 
 
 def test_a_part_of_a_step_is_told_apart_from_the_rest_of_it():
-    timer = timer_at(0.0, 1.0, 1.25, 1.75)
+    timer = timer_at(0.0, 1.0, 1.25, 1.25, 1.75)
     timer.enter("decode")
     timer.part("encode", 0.1)
     timer.enter("engine")
