@@ -41,7 +41,9 @@ TEXT_SUFFIXES = {
     *(".service", ".env", ".cfg", ".conf", ".rules", ".js", ".html"),
 }
 TEXT_NAMES = {"Dockerfile", "Makefile"}
-SKIPPED_DIRS = {".git", ".demo", "node_modules", "__pycache__"}
+SKIPPED_DIRS = {"node_modules", "__pycache__"}
+OWN_HIDDEN_DIRS = {".github", ".ci"}
+"""All others are made by tools, environments with other people's code among them."""
 _METRIC = re.compile(r"vllm:([a-z][a-z0-9_]*[a-z0-9])")
 _SERIES_SUFFIX = re.compile(r"_(total|bucket|sum|count|created|info)$")
 _VARIABLE = re.compile(r"\b(VLLM_[A-Z0-9_]*[A-Z0-9])\b")
@@ -69,7 +71,8 @@ def text_files(root: Path) -> Iterator[Path]:
     """Yield the repository's text files; not those of virtual environments and other people's code."""
     for path in sorted(root.iterdir()):
         if path.is_dir():
-            if path.name not in SKIPPED_DIRS and not path.name.startswith(".venv"):
+            hidden = path.name.startswith(".") and path.name not in OWN_HIDDEN_DIRS
+            if path.name not in SKIPPED_DIRS and not hidden:
                 yield from text_files(path)
         elif path.suffix in TEXT_SUFFIXES or path.name in TEXT_NAMES:
             yield path

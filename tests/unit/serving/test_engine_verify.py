@@ -130,8 +130,9 @@ def vllm(tmp_path, monkeypatch):
 def repository(tmp_path):
     root = tmp_path / "repository"
     (root / "helm").mkdir(parents=True)
-    (root / ".venv-x").mkdir()
-    (root / ".venv-x" / "other.py").write_text(f"{V}somebody_elses")
+    for made_by_tools in (".venv-x", ".cache"):
+        (root / made_by_tools).mkdir()
+        (root / made_by_tools / "other.py").write_text(f"{V}somebody_elses")
     (root / "picture.jpg").write_bytes(f"{V}not_text".encode())
     return root
 
