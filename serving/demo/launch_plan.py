@@ -23,7 +23,7 @@ STAGES = (
     # A line of vLLM 0.32's log -> what begins with it. Only for people to see: nothing depends on it.
     ("non-default args:", "reading the checkpoint"),
     ("Resolved architecture:", "starting the engine's core process"),
-    ("Initializing a V1 LLM engine", "starting the worker process"),
+    ("Initializing a V1 LLM engine", "preparing the model"),
     ("Starting to load model", "loading weights"),
     ("KV cache size:", "warming up"),
     ("Starting vLLM server", "opening the API"),
