@@ -6,7 +6,8 @@ themselves before the search ends.
 
 One stall of the machine must not decide: a miss counts only when it is seen twice in a row, a step that something
 else on the machine has disturbed is asked again instead (`patience` times in all), and the lowest rate that was missed
-is asked once more at the end. If it is met now, the climb goes on.
+is asked once more at the end. If it is met now, the climb goes on. Nor must one lucky step: the highest rate that was
+met is asked once more as well, and if it is missed now, the search goes on below it.
 
 A step of T seconds does not see an overload that builds up a wait below the objective within T: its precision is about
 (objective in seconds) / T.
@@ -49,6 +50,10 @@ class Search:
     _repeats: int = 0
     _descent: float = DESCENT
     _looked: bool = False
+    """Whether the lowest rate that was missed is being asked once more, or has been."""
+    _confirmed: bool = False
+    """The same of the highest that was met."""
+    _all_met: list[float] = field(default_factory=list)
     _gait: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +76,7 @@ class Search:
                 return
             self.doubtful = True
         self._misses = 0 if met else self._misses + 1
-        if self._misses == 1 and not self._looked:
+        if self._misses == 1 and (not self._looked or self._confirmed):
             return
         self._misses = 0
         self._learn(self.rate, met=met)
@@ -92,11 +97,16 @@ class Search:
     def _learn(self, rate: float, *, met: bool) -> None:
         if met:
             self.met = self._low = rate
+            self._all_met.append(rate)
             if self._high is not None and rate >= self._high:
                 self._high, self.missed, self._looked = None, None, False
             return
+        if rate <= self.met:  # It was luck.
+            self._all_met = [lower for lower in self._all_met if lower < rate]
+            self.met = max(self._all_met, default=0.0)
+            self._looked = self._confirmed = False
         self.missed = self._high = rate
-        if rate <= self._low:  # which had only been felt
+        if rate <= self._low:  # which had only been felt, or met by luck
             self._low = self.met
 
     def _next(self) -> float | None:
@@ -112,8 +122,15 @@ class Search:
             return self._low
         if self.missed != self._high:
             return self._high  # only felt so far: a miss must be seen twice, like any other
-        looked, self._looked = self._looked, True
-        return None if looked else self._high
+        return self._once_more()
+
+    def _once_more(self) -> float | None:
+        """Both ends, before they are believed."""
+        if not self._looked:
+            self._looked = True
+            return self._high
+        confirmed, self._confirmed = self._confirmed, True
+        return None if confirmed else self.met
 
     def _faster(self) -> float | None:
         if self.met < self._low:
