@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from gateway.stages import Keyed, Reply
 
 
+MOST_REMEMBERED = 10_000
+"""Keys whose limits are at hand; beyond, those of keys that are gone would pile up."""
+
+
 class Metering:
     """Charges keys; a key without limits costs nothing."""
 
@@ -35,7 +39,7 @@ class Metering:
         self._default_output_tokens = default_output_tokens
         self._max_output_tokens = max_output_tokens
         self._limits: dict[str, tuple[Key, Limits]] = {}
-        """By the key's id: as many as there ever were keys."""
+        """By the key's id."""
 
     async def charge(self, keyed: Keyed) -> Grant:
         """Take the request's price from its key's limits. Raises LimitExceeded; to be released when it is over."""
@@ -53,6 +57,8 @@ class Metering:
     def _limits_of(self, key: Key) -> Limits:
         known = self._limits.get(key.id)
         if known is None or known[0] is not key:  # A key file that was read anew holds keys of its own.
+            if len(self._limits) >= MOST_REMEMBERED:
+                self._limits.clear()
             known = self._limits[key.id] = key, limits_of(key).or_else(self._defaults)
         return known[1]
 

@@ -37,9 +37,15 @@ class Ejected(Exception):
 class Endpoint:
     """One engine as this worker sees it."""
 
-    def __init__(self, url: str, *, host: str | None = None, well: bool = True) -> None:
-        """`host` is the Host header when `url` is one of a name's addresses; `well` until shown otherwise."""
+    def __init__(
+        self, url: str, *, host: str | None = None, well: bool = True, out: set[Endpoint] | None = None
+    ) -> None:
+        """`host` is the Host header when `url` is one of a name's addresses; `well` until shown otherwise.
+
+        `out` is where it stands while it is ejected.
+        """
         self.url = url
+        self._out = set() if out is None else out
         self.headers = {"host": host} if host else {}
         self.salt = salt_of(url)
         self.in_flight = 0
@@ -55,6 +61,7 @@ class Endpoint:
         """Its address is gone: it finishes what it has, and is forgotten."""
         self.awaiting: set[asyncio.Task[object]] = set()
         """Who may be sent elsewhere."""
+        self.stand()
         self._level = Level(ENGINE_IN_FLIGHT.labels(url))
         ENGINE_UP.labels(url).set(int(well))
         ENGINE_EJECTIONS.labels(url)  # There from the start, so that the first one is an increase.
@@ -71,11 +78,19 @@ class Endpoint:
         self.in_flight += by
         self._level.value = self.in_flight
 
+    def stand(self) -> None:
+        """Stand among those that are out, or not; one that is leaving is no matter of theirs."""
+        if self.ejected and not self.leaving:
+            self._out.add(self)
+        else:
+            self._out.discard(self)
+
     def close(self) -> None:
         """Send it nothing new until it generates again. What it has been sent goes on: it may be draining."""
         if not self.ejected:
             ENGINE_EJECTIONS.labels(self.url).inc()
         self.ejected, self.proven = True, False
+        self.stand()
         ENGINE_UP.labels(self.url).set(0)
 
     def eject(self) -> None:
@@ -87,6 +102,7 @@ class Endpoint:
     def prove(self) -> None:
         """It has generated a token."""
         self.ejected, self.proven = False, True
+        self.stand()
         self.paused_until = 0.0
         ENGINE_UP.labels(self.url).set(1)
 
@@ -158,7 +174,11 @@ class Endpoints:
         With `affinity` no engine gets more than `load_factor` times the mean load because of it. `max_in_flight` is
         what one engine gets at most while others are below it.
         """
-        self.all = [Endpoint(url) for url in urls]
+        self._out: set[Endpoint] = set()
+        """Of `all`, those that are ejected: mostly none, so that nobody need look at each for every request."""
+        self._paused_until = 0.0
+        """When the last pause of any of them ends."""
+        self.all = [Endpoint(url, out=self._out) for url in urls]
         self._leaving: dict[str, Endpoint] = {}
         self._affinity = affinity
         self._load_factor = load_factor
@@ -174,17 +194,19 @@ class Endpoints:
         One that is within the bound and comes first for the key; without a key, the one with the fewest requests in
         flight, the longest unused of equals. Engines that are paused are the last resort.
         """
-        there = [endpoint for endpoint in self.all if not endpoint.ejected and endpoint not in but]
+        there = self.all
+        if self._out or but:
+            there = [endpoint for endpoint in there if not endpoint.ejected and endpoint not in but]
         if len(there) < 2:  # noqa: PLR2004 - a choice
             return there[0] if there else None
-        now = self._clock()
-        there = [endpoint for endpoint in there if endpoint.paused_until <= now] or there
+        if (now := self._clock()) < self._paused_until:
+            there = [endpoint for endpoint in there if endpoint.paused_until <= now] or there
         if self._affinity and key is not None and len(there) > 1:
             bound = load_bound(sum(endpoint.in_flight for endpoint in there), len(there), self._load_factor)
             bound = min(bound, self._max_in_flight)
             if len(self.all) >= MANY:
                 for endpoint in self._first_choices(key):
-                    if endpoint.in_flight < bound and endpoint in there:
+                    if endpoint.in_flight < bound and (there is self.all or endpoint in there):
                         return endpoint
             if within := [endpoint for endpoint in there if endpoint.in_flight < bound]:
                 return max(within, key=lambda endpoint: score(key, endpoint.salt))
@@ -203,16 +225,17 @@ class Endpoints:
 
     def well(self) -> int:
         """How many have not been taken out."""
-        return sum(not endpoint.ejected for endpoint in self.all)
+        return len(self.all) - len(self._out)
 
     def pause(self, endpoint: Endpoint) -> None:
         """Leave the engine alone for a moment: it could not be reached."""
-        endpoint.paused_until = self._clock() + PAUSE_S
+        self._paused_until = endpoint.paused_until = self._clock() + PAUSE_S
 
     def add(self, url: str, *, host: str, well: bool) -> Endpoint:
         """An address has appeared; one that is still finishing comes back as it is."""
-        endpoint = self._leaving.pop(url, None) or Endpoint(url, host=host, well=well)
+        endpoint = self._leaving.pop(url, None) or Endpoint(url, host=host, well=well, out=self._out)
         endpoint.leaving = False
+        endpoint.stand()
         self.all.append(endpoint)
         self._orders.clear()
         return endpoint
@@ -222,6 +245,7 @@ class Endpoints:
         self.all.remove(endpoint)
         self._orders.clear()
         endpoint.leaving = True
+        endpoint.stand()
         self._leaving[endpoint.url] = endpoint
         self._forget_if_idle(endpoint)
 
