@@ -6,17 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gateway.asgi import Scope
-
-    WhenGone = Callable[[Callable[[], object] | None], None]
-
-EXTENSION = "gateway.when_gone"
-"""An ASGI extension of `http_server`: a function that takes what is to be called once when the client leaves, at once
-when it has left already, and None for nothing. ASGI's own way, `receive`, takes a coroutine, a future and two turns of
-the loop for each request to say that nothing has happened.
-"""
+    from gateway.asgi import WhenGone
 
 
 class ClientGone(Exception):
@@ -32,7 +22,7 @@ class CancelledWhenGone:
     __slots__ = ("_gone", "_task", "_when_gone")
 
     def __init__(self, when_gone: WhenGone) -> None:
-        """`when_gone` is the connection's EXTENSION."""
+        """`when_gone` is the request's, by ASGI's extension."""
         self._when_gone = when_gone
         self._gone = False
 
@@ -50,9 +40,3 @@ class CancelledWhenGone:
         self._when_gone(None)
         if kind is asyncio.CancelledError and self._gone and self._task.uncancel() == 0:
             raise ClientGone from None
-
-
-def extension_of(scope: Scope) -> WhenGone:
-    """The request's EXTENSION. Raises KeyError under a server that has none."""
-    when_gone: WhenGone = scope["extensions"][EXTENSION]
-    return when_gone

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.apis import api_of, api_of_path
+from gateway.asgi import when_gone
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
 from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
-from gateway.disconnect import CancelledWhenGone, ClientGone, extension_of
+from gateway.disconnect import CancelledWhenGone, ClientGone
 from gateway.drain import CLOSE
 from gateway.errors import (
     EngineMisbehaved,
@@ -132,7 +133,7 @@ class Exchange:
         self._tenant, self._key_id, self._parsed = key.tenant, key.id, parsed
         if pipeline.audit is not None and self._operation is not Operation.MODELS:
             self._output = b""
-        with CancelledWhenGone(extension_of(self._scope)):
+        with CancelledWhenGone(when_gone(self._scope)):
             reply = await pipeline.answer(parsed)
             try:
                 self._cache, self._age_s, self._more = reply.cache, reply.age_s, reply.headers

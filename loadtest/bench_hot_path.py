@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from gateway.app import create_app
-from gateway.disconnect import EXTENSION
+from gateway.asgi import EXTENSION
 from gateway.malloc import keep_large_blocks
 from gateway.settings import Settings
 from gateway.telemetry import configure_logging

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from gateway.disconnect import EXTENSION
+from gateway.asgi import EXTENSION
 from gateway.errors import HeadTooLarge, MalformedRequest, body_of
 from gateway.http_server.exchange import STATUS_LINES, AsgiExchange
 from gateway.http_server.scope import common_scope, scope_of

@@ -91,7 +91,7 @@ class AsgiExchange:
     # to the application
 
     def when_gone(self, call: Callable[[], object] | None) -> None:
-        """See disconnect.EXTENSION."""
+        """See asgi.EXTENSION."""
         self._on_gone = call
         if call is not None:
             if self._gone:

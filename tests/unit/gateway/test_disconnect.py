@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from gateway.disconnect import EXTENSION, CancelledWhenGone, ClientGone, extension_of
+from gateway.asgi import EXTENSION, when_gone
+from gateway.disconnect import CancelledWhenGone, ClientGone
 
 
 class Client:
-    """A connection's EXTENSION: calls once, when the client leaves."""
+    """As the connection offers it: calls once, when the client leaves."""
 
     def __init__(self):
         self.call = None
@@ -96,4 +97,4 @@ async def test_a_cancellation_from_elsewhere_goes_on_when_the_client_leaves_as_w
 
 def test_a_server_without_the_extension_is_none_for_this_application():
     with pytest.raises(KeyError, match=EXTENSION.replace(".", r"\.")):
-        extension_of({"extensions": {}})
+        when_gone({"extensions": {}})
