@@ -34,7 +34,7 @@ from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, StepTimer, log_re
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from gateway.asgi import Asgi, Receive, Scope, Send
+    from gateway.asgi import Asgi, Message, Receive, Scope, Send
     from gateway.drain import Drain
     from gateway.pipeline import Pipeline
     from gateway.stages import Parsed, Reply
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 ROUTES = {operation.value: operation for operation in Operation}
 PREFIX = "/v1/"
 NO_HEADERS: Mapping[str, str] = {}
+UNHELD = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+"""A stream's: proxies in between must not hold events back either."""
 CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger(__name__)
@@ -168,12 +170,11 @@ class Exchange:
     async def _send_whole(
         self, status: int, body: bytes, content_type: bytes, more: Iterable[tuple[bytes, bytes]] = ()
     ) -> None:
-        await self._start(status, content_type, [(b"content-length", b"%d" % len(body)), *more])
+        await self._send(self._head(status, content_type, (b"content-length", b"%d" % len(body)), *more))
         await self._send({"type": "http.response.body", "body": body})
 
     async def _send_stream(self, reply: Reply, stream: Stream) -> None:
-        # Proxies in between must not hold events back either.
-        await self._start(200, reply.content_type, [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
+        await self._send(self._head(200, reply.content_type, *UNHELD))
         pace = StreamPace(self._operation)
 
         output: bytearray | None = None
@@ -191,7 +192,8 @@ class Exchange:
         if reply.cache != "hit":  # A kept answer's pace says nothing of an engine.
             pace.end()
 
-    async def _start(self, status: int, content_type: bytes, more: list[tuple[bytes, bytes]]) -> None:
+    def _head(self, status: int, content_type: bytes, *more: tuple[bytes, bytes]) -> Message:
+        """The answer's head, which goes out now."""
         self._status = status
         headers = [
             (b"content-type", content_type),
@@ -206,7 +208,7 @@ class Exchange:
         if self._drain.begun:
             headers.append(CLOSE)
         self._first_byte_s = self._timer.elapsed_s()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return {"type": "http.response.start", "status": status, "headers": headers}
 
     async def _fail(self, error: GatewayError) -> None:
         self._timer.leave()
