@@ -30,6 +30,8 @@ ENTRY_OVERHEAD_BYTES = 320
 OrderedDict and its share of the table. At most 262 measured with tracemalloc (CPython 3.11, x86-64, 10 to 175,000
 entries), and some room for the allocator."""
 
+CUT_BYTES = 64 * 1024
+"""From here on, what is cut off does not matter, and a copy would."""
 _LARGEST_SHARE = 8
 """A value larger than 1/8 of a store would push out more answers than it is worth."""
 
@@ -100,7 +102,7 @@ class MemoryStore:
         while self.bytes_used + size_bytes > self._max_bytes:
             self._forget(next(iter(self._entries)))
             self.evictions += 1
-        self._entries[key] = (value, self._clock() + ttl_s)
+        self._entries[key] = (_exact(value), self._clock() + ttl_s)
         self.bytes_used += size_bytes
 
     def forget(self, prefix: bytes) -> None:
@@ -117,6 +119,15 @@ class MemoryStore:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes_used -= _size_bytes(key, entry[0])
+
+
+def _exact(value: bytes) -> bytes:
+    """The value in a block of just its size.
+
+    An encoder makes its result in a larger block and cuts it: what is cut off lies between two kept values for as long
+    as they are kept, and is too small for anything that Python asks the allocator for (215 bytes of memory an entry).
+    """
+    return bytes(memoryview(value)) if len(value) < CUT_BYTES else value
 
 
 def _size_bytes(key: bytes, value: bytes) -> int:
