@@ -25,6 +25,9 @@ FEELING_REQUESTS = 20
 """A short step lasts until so many are planned."""
 DESCENT = 1.25
 """Down from a rate that was missed, where nothing below it has been met; its square for the next, and so on."""
+MOST_RESTARTS = 3
+"""How often an end that was asked once more may turn out otherwise: beyond, the machine's own speed changes, and the
+search would follow it for ever."""
 LEAST_PART = 20
 """Below this part of the first rate nobody asks further."""
 
@@ -54,6 +57,7 @@ class Search:
     _confirmed: bool = False
     """The same of the highest that was met."""
     _all_met: list[float] = field(default_factory=list)
+    _restarts: int = 0
     _gait: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,11 +104,13 @@ class Search:
             self._all_met.append(rate)
             if self._high is not None and rate >= self._high:
                 self._high, self.missed, self._looked = None, None, False
+                self._restarts += 1
             return
         if rate <= self.met:  # It was luck.
             self._all_met = [lower for lower in self._all_met if lower < rate]
             self.met = max(self._all_met, default=0.0)
             self._looked = self._confirmed = False
+            self._restarts += 1
         self.missed = self._high = rate
         if rate <= self._low:  # which had only been felt, or met by luck
             self._low = self.met
@@ -126,6 +132,9 @@ class Search:
 
     def _once_more(self) -> float | None:
         """Both ends, before they are believed."""
+        if self._restarts >= MOST_RESTARTS:
+            self.doubtful = True
+            return None
         if not self._looked:
             self._looked = True
             return self._high
