@@ -94,7 +94,7 @@ async def assemble(
     cache = ResponseCache(
         store, generation, policy=settings.cache_policy, ttl_s=settings.cache_ttl_s, revision=settings.model_revision
     )
-    flights = Flights(cache.keep)
+    flights = Flights(cache.keep, keeps_far=settings.redis_url is not None)
     held.push_async_callback(flights.aclose)
     # One thread: parsing holds the GIL, so more of them would only make the event loop wait for each other's. Pictures
     # are unpacked there too: behind decoders, the bodies they came in would wait for their turn, in memory.

@@ -91,7 +91,9 @@ class BodyReader:
         raw = identified.allowed.raw
         if raw.operation is Operation.MODELS:
             return Parsed(identified, {}, (), stream=False)
-        text = await self._receive(raw)
+        text = await self._receive(raw) if raw.body is None else raw.body
+        if len(text) > self._max_bytes:
+            raise self._too_large()
         if len(text) <= INLINE_BYTES:
             return self._parsed(identified, loaded(text))
         rest, lifted = lift(text)
@@ -137,8 +139,6 @@ class BodyReader:
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
                     place.received = size
-        if size > self._max_bytes:
-            raise self._too_large()
         return first if len(chunks) == 1 else b"".join(chunks)
 
     async def _next(self, raw: RawRequest, timeout_s: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gateway.auth import AddressGate, KeyGate
     from gateway.body import BodyReader
     from gateway.cache import ResponseCache
+    from gateway.disconnect import CancelledWhenGone
     from gateway.flights import Flights
     from gateway.metering import Metering
     from gateway.prepare import ImageStep
@@ -58,8 +59,11 @@ class Pipeline:
         raw.timer.enter("body")
         return await self.body.read(identified)
 
-    async def answer(self, parsed: Parsed) -> Reply:
-        """What the caller gets. Cheap steps come first: a kept answer costs no decoding and no engine."""
+    async def answer(self, parsed: Parsed, block: CancelledWhenGone) -> Reply:
+        """What the caller gets. Cheap steps come first: a kept answer costs no decoding and no engine.
+
+        `block` is the one in which the caller waits.
+        """
         timer = parsed.identified.allowed.raw.timer
         if parsed.images:
             timer.enter("fetch")
@@ -73,7 +77,7 @@ class Pipeline:
             return hit
         if keyed.cache_key is None:
             return await self._ask(keyed)
-        return await self.flights.join(keyed.cache_key, lambda: self._ask(keyed))
+        return await self.flights.join(keyed.cache_key, lambda: self._ask(keyed), None if parsed.stream else block)
 
     async def _ask(self, keyed: Keyed) -> Reply:
         timer = keyed.located.parsed.identified.allowed.raw.timer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.apis import api_of, api_of_path
-from gateway.asgi import when_gone
+from gateway.asgi import wire_of
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
 from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
 from gateway.disconnect import CancelledWhenGone, ClientGone
@@ -28,13 +28,12 @@ from gateway.errors import (
     UnknownPath,
 )
 from gateway.stages import EVENT_STREAM, JSON, Operation, RawRequest
-from gateway.streams import started
 from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, StepTimer, log_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from gateway.asgi import Asgi, Message, Receive, Scope, Send
+    from gateway.asgi import Asgi, Receive, Scope, Send
     from gateway.drain import Drain
     from gateway.pipeline import Pipeline
     from gateway.stages import Parsed, Reply
@@ -68,7 +67,7 @@ class HotPath:
         if scope["type"] != "http" or not (path in ROUTES or path.startswith(PREFIX)):
             await self._app(scope, receive, send)
             return
-        await Exchange(scope, receive, send, self._drain).run(self.pipeline)
+        await Exchange(scope, receive, self._drain).run(self.pipeline)
 
 
 class Exchange:
@@ -76,15 +75,15 @@ class Exchange:
 
     __slots__ = (
         "_age_s", "_cache", "_drain", "_error", "_first_byte_s", "_headers", "_id", "_key_id", "_more", "_operation",
-        "_output", "_parsed", "_receive", "_scope", "_send", "_status", "_tenant", "_timer", "_trace",
+        "_output", "_parsed", "_receive", "_scope", "_status", "_tenant", "_timer", "_trace", "_wire",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, drain: Drain) -> None:
-        """The ASGI triple, and whether the process is on its way out."""
+    def __init__(self, scope: Scope, receive: Receive, drain: Drain) -> None:
+        """ASGI's, whose `send` is not needed beside its extension; and whether the process is on its way out."""
         self._timer = StepTimer()
         self._scope = scope
         self._receive = receive
-        self._send = send
+        self._wire = wire_of(scope)
         self._drain = drain
         self._headers = joined(scope["headers"])
         self._id = "req_" + urandom(16).hex()
@@ -135,8 +134,8 @@ class Exchange:
         self._tenant, self._key_id, self._parsed = key.tenant, key.id, parsed
         if pipeline.audit is not None and self._operation is not Operation.MODELS:
             self._output = b""
-        with CancelledWhenGone(when_gone(self._scope)):
-            reply = await pipeline.answer(parsed)
+        with CancelledWhenGone(self._wire) as block:
+            reply = await pipeline.answer(parsed, block)
             try:
                 self._cache, self._age_s, self._more = reply.cache, reply.age_s, reply.headers
                 if reply.content_type == EVENT_STREAM:
@@ -160,7 +159,8 @@ class Exchange:
         client = self._scope.get("client")
         peer = client[0] if client else ""
         trace_headers = self._trace.headers if self._trace else NO_HEADERS
-        return RawRequest(self._id, operation, self._headers, peer, self._receive, self._timer, trace_headers)
+        body = self._wire.take_body()
+        return RawRequest(self._id, operation, self._headers, peer, body, self._receive, self._timer, trace_headers)
 
     def _rendered(self, body: bytes) -> bytes:
         if self._operation is not Operation.PREDICT:
@@ -170,30 +170,34 @@ class Exchange:
     async def _send_whole(
         self, status: int, body: bytes, content_type: bytes, more: Iterable[tuple[bytes, bytes]] = ()
     ) -> None:
-        await self._send(self._head(status, content_type, (b"content-length", b"%d" % len(body)), *more))
-        await self._send({"type": "http.response.body", "body": body})
+        wire = self._wire
+        wire.start(status, self._head(status, content_type, (b"content-length", b"%d" % len(body)), *more))
+        if (pause := wire.write(body, more=False)) is not None:
+            await pause
 
     async def _send_stream(self, reply: Reply, stream: Stream) -> None:
-        await self._send(self._head(200, reply.content_type, *UNHELD))
+        self._wire.start(200, self._head(200, reply.content_type, *UNHELD))
         pace = StreamPace(self._operation)
+        count, write = pace.add, self._wire.write
 
         output: bytearray | None = None
         if self._output is not None:
             self._output = output = bytearray()
 
         def forward(chunk: bytes) -> Pause | None:
-            pace.add(chunk)
+            count(chunk)
             if output is not None and len(output) < MAX_OUTPUT_BYTES:
                 output.extend(chunk)
-            return started(self._send({"type": "http.response.body", "body": chunk, "more_body": True}))
+            return write(chunk, more=True)
 
         await stream.pour(forward)
-        await self._send({"type": "http.response.body", "body": b""})
+        if (pause := write(b"", more=False)) is not None:
+            await pause
         if reply.cache != "hit":  # A kept answer's pace says nothing of an engine.
             pace.end()
 
-    def _head(self, status: int, content_type: bytes, *more: tuple[bytes, bytes]) -> Message:
-        """The answer's head, which goes out now."""
+    def _head(self, status: int, content_type: bytes, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """The headers of the answer, which begins now."""
         self._status = status
         headers = [
             (b"content-type", content_type),
@@ -208,14 +212,15 @@ class Exchange:
         if self._drain.begun:
             headers.append(CLOSE)
         self._first_byte_s = self._timer.elapsed_s()
-        return {"type": "http.response.start", "status": status, "headers": headers}
+        return headers
 
     async def _fail(self, error: GatewayError) -> None:
         self._timer.leave()
         self._error = error
         if self._status:  # The status has gone out: all that is left is to say so in the stream.
             event = api_of(self._operation).error_event(error, b"")
-            await self._send({"type": "http.response.body", "body": event})
+            if (pause := self._wire.write(event, more=False)) is not None:
+                await pause
             return
         more = list(error.headers)
         if error.retry_after_s is not None:

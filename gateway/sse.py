@@ -24,8 +24,6 @@ ERROR_START = b'data: {"error"'
 ROLE = b'"role":"assistant"'
 ERROR_EVENT = b"event: error\n"
 USAGE = b'"usage":{'
-TAIL_BYTES = 256
-"""Enough of a stream to see its end, the number of its last event, and whether that is complete."""
 MAX_FIRST_EVENT_BYTES = 1024 * 1024
 HTTP_ERRORS = range(400, 600)
 
@@ -119,8 +117,8 @@ class Relay:
         self._api = api
         self._unfinished = b""
         """Of an event whose end has not come."""
-        self._tail = EVENT_END
-        self._ended = False
+        self._before = self._last = b""
+        """The last two pieces: no end of a stream is looked for in each token."""
 
     async def pour(self, sink: Sink) -> None:
         """See Stream. Raises no GatewayError: the client is told in the stream."""
@@ -133,7 +131,8 @@ class Relay:
         except GatewayError as exc:
             error: GatewayError = exc
         else:
-            if self._ended:
+            tail = self._tail
+            if any(end in tail for end in self._api.ends):
                 return
             error = EngineMisbehaved("The engine ended the stream before the answer was complete.")
         STREAMS_BROKEN.labels(error.cause).inc()
@@ -149,12 +148,13 @@ class Relay:
             if not whole:
                 return None
             piece = piece[: whole + 1]
-        tail = self._tail + piece
-        for end in self._api.ends:  # Not any(): this runs for every token.
-            if end in tail:
-                self._ended = True
-        self._tail = tail[-TAIL_BYTES:]
+        self._before, self._last = self._last, piece
         return sink(piece)
+
+    @property
+    def _tail(self) -> bytes:
+        """How the stream ends so far, from the end of an event on."""
+        return EVENT_END + self._before + self._last
 
 
 class Watched:

@@ -41,7 +41,7 @@ class Operation(StrEnum):
 
 
 class RawRequest(msgspec.Struct, frozen=True, eq=False):
-    """A request as it came, body unread."""
+    """A request as it came, body unparsed."""
 
     id: str
     operation: Operation
@@ -49,6 +49,8 @@ class RawRequest(msgspec.Struct, frozen=True, eq=False):
     """Lower-case names; a repeated header's values are joined by commas, as HTTP allows."""
     peer: str
     """Address at the other end of the connection: the client or the last proxy."""
+    body: bytes | None
+    """All of it where it came with the head; else it is to be received."""
     receive: Callable[[], Coroutine[Any, Any, Message]]
     timer: StepTimer
     trace_headers: Mapping[str, str]

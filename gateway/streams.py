@@ -40,17 +40,8 @@ class Pieces:
                 await pause
 
 
-def started(work: Coroutine[Any, Any, None]) -> Pause | None:
-    """Run the coroutine as far as it gets without waiting; None when it is through, else its rest, to be awaited."""
-    try:
-        awaited = work.send(None)
-    except StopIteration:
-        return None
-    return Rest(work, awaited)
-
-
 class Rest(Generic[T]):
-    """A coroutine that waits for `awaited` already; to be awaited in a task, for what the coroutine returns."""
+    """What is left of a coroutine that waits for `awaited` already; to be awaited in a task, for what it returns."""
 
     __slots__ = ("_awaited", "_work")
 

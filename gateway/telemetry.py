@@ -182,8 +182,7 @@ for _priority in ("interactive", "default", "bulk"):
 
 TENANT = BoundedLabel(MAX_TENANT_LABELS)
 """A tenant's label."""
-STEP = Children(STEPS, Distribution)
-"""By step: the timer's own lookup, several in each request."""
+_step = Children(STEPS, Distribution)
 REQUESTS_UNDER_WAY = Level(IN_FLIGHT)
 REQUESTS_JOINED = Count(JOINED)
 
@@ -200,22 +199,34 @@ def log_request(facts: dict[str, Any]) -> None:
             ACCESS.info("request", extra=facts)
 
 
+class _Observers(dict[str, "Callable[[float], None]"]):
+    """A step's `observe` by its name: several in each request."""
+
+    def __missing__(self, name: str) -> Callable[[float], None]:
+        observe = self[name] = _step[name,].observe
+        return observe
+
+
+_observe = _Observers()
+
+
 class StepTimer:
     """Durations of the steps of one request, in the order they ran, and what the steps found out."""
 
-    __slots__ = ("_clock", "_marks", "facts", "ms", "started", "steps")
+    __slots__ = ("_booked", "_clock", "_marks", "facts", "ms", "started")
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds; it is read at the start and where a step begins or ends."""
         self._clock = clock
         self.started = clock()
-        self.steps: list[tuple[str, float, float]] = []
-        """Name, when it began (seconds since the start), and how long it took (seconds)."""
         self.ms: list[tuple[str, float]] = []
         """Name, and how long it took in milliseconds with two decimals: for people."""
         self.facts: dict[str, Any] = {}
         """For the log and the audit: `images` (content digests in hex), `engine`, `retries` (if there were any)."""
         self._marks: list[tuple[str, float]] = []
+        """Name, and when it began; without a name, when the one before it ended and none began."""
+        self._booked = 0
+        """So many of the marks are in `ms` and the histogram."""
 
     def enter(self, name: str) -> None:
         """Step `name` begins now, and the one before it ends."""
@@ -223,17 +234,24 @@ class StepTimer:
 
     def leave(self) -> None:
         """The last step ends, and none begins: what comes now is the client's time. Books all steps since the last."""
-        marks = self._marks
-        if not marks:
+        marks, booked = self._marks, self._booked
+        if booked == len(marks):
             return
         marks.append(("", self._clock()))
-        steps, ms, started = self.steps, self.ms, self.started
-        for (name, began), (_, ended) in pairwise(marks):
+        ms = self.ms
+        name, began = marks[booked]
+        for following, ended in marks[booked + 1 :]:
             spent = ended - began
-            steps.append((name, began - started, spent))
             ms.append((name, round(spent * 1000, 2)))
-            STEP[name,].observe(spent)
-        marks.clear()
+            _observe[name](spent)
+            name, began = following, ended
+        self._booked = len(marks)
+
+    @property
+    def steps(self) -> list[tuple[str, float, float]]:
+        """Name, when it began (seconds since the start), and how long it took (seconds)."""
+        pairs = pairwise(self._marks)
+        return [(name, began - self.started, ended - began) for (name, began), (_, ended) in pairs if name]
 
     def part(self, name: str, seconds: float) -> None:
         """The last `seconds` of the step that runs were another one, `name`."""

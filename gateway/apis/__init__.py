@@ -42,7 +42,7 @@ class Api:
     error_event: Callable[[GatewayError, bytes], bytes]
     """The error as a server-sent event; the second argument is the end of what the client has got."""
     ends: tuple[bytes, ...]
-    """A stream with none of these in it was broken off."""
+    """A stream whose last events hold none of these was broken off."""
     usage_mark: bytes
     """Only the event with this in it can tell the usage; no generated text can hold it unescaped."""
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request's target and headers, trailers included; nginx allows 32 KiB."""
+MAX_QUIET_BYTES = MAX_HEAD_BYTES + 2 * 256 * 1024
+"""Received without any body in them: a head, trailer or chunk extension without an end would fill the memory. Counted
+with the whole read in which the head begins, and a read has 256 KiB at most."""
 UNREAD_BYTES = 64 * 1024
 """Of a body, before the client has to wait: few bodies are read at a time (`gateway/places.py`)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -61,7 +64,8 @@ class ServerProtocol:
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._transport: Any = None
+        self.transport: Any = None
+        """Any of asyncio's or uvloop's, once connected."""
         self._scope: Scope = {}
         """What all requests of the connection have in common."""
         self._exchange: AsgiExchange | None = None
@@ -75,13 +79,16 @@ class ServerProtocol:
         self._timer: asyncio.TimerHandle | None = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._read_bytes = 0
+        """Of the last read."""
+        self._quiet_bytes = 0
+        """See MAX_QUIET_BYTES."""
 
     # asyncio.Protocol ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - any of asyncio's or uvloop's
         """asyncio: it is open."""
-        self._transport = transport
+        self.transport = transport
         self._server_state.connections.add(self)  # type: ignore[arg-type] # one of uvicorn's own, it says
         self._scope = common_scope(transport)
         self._idle_since = self._loop.time()
@@ -117,18 +124,23 @@ class ServerProtocol:
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes have come."""
+        size = self._read_bytes = len(data)
+        self._quiet_bytes += size
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # The request is answered as if it had not asked; what follows it cannot be told from another protocol.
             self._close_after_last()
         except _TooLarge:
-            self._refuse(HeadTooLarge(f"The request's head is larger than {MAX_HEAD_BYTES} bytes."))
+            self._refuse_head()
         except httptools.HttpParserError as exc:
             if isinstance(exc.__context__, _TooLarge):
-                self._refuse(HeadTooLarge(f"The request's head is larger than {MAX_HEAD_BYTES} bytes."))
+                self._refuse_head()
             else:
                 self._refuse(MalformedRequest("This is no HTTP/1.1 request."))
+        else:
+            if self._quiet_bytes > MAX_QUIET_BYTES:
+                self._refuse_head()
 
     def shutdown(self) -> None:
         """uvicorn: the server stops; what is under way may end."""
@@ -140,31 +152,31 @@ class ServerProtocol:
         """httptools: a request's first byte."""
         self._url = b""
         self._headers = []
-        self._head_bytes = 0
+        self._quiet_bytes = self._read_bytes
 
     def on_url(self, url: bytes) -> None:
         """httptools: a piece of the target."""
-        self._head_bytes += len(url)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise _TooLarge
         self._url += url
+        if len(self._url) > MAX_HEAD_BYTES:
+            raise _TooLarge
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: a header, or a trailer, which nobody reads."""
-        size = self._head_bytes = self._head_bytes + len(name) + len(value)
-        if size > MAX_HEAD_BYTES:
-            raise _TooLarge
+        """httptools: a header, or a trailer, which nobody reads. As short as can be: an SDK sends sixteen."""
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """httptools: the empty line."""
         parser, headers = self._parser, self._headers
+        if self._quiet_bytes > MAX_HEAD_BYTES:  # Only then can it be too large.
+            size = len(self._url) + sum(len(name) + len(value) for name, value in headers)
+            if size > MAX_HEAD_BYTES:
+                raise _TooLarge
         scope = {**self._scope, **scope_of(parser, self._url, headers), "state": self._app_state.copy()}
         self._headers = []  # A trailer is no header: a proxy in front may have taken the header of that name away.
         keep_alive = scope["http_version"] != "1.0" and parser.should_keep_alive()
         continues = dict(headers).get(b"expect", b"").lower() == b"100-continue"
         exchange = self._incoming = AsgiExchange(self, scope, keep_alive=keep_alive, continues=continues)
-        scope["extensions"] = {EXTENSION: exchange.when_gone}
+        scope["extensions"] = {EXTENSION: exchange}
         if self._exchange is None or self._exchange.complete:
             self._start(exchange)
         else:
@@ -173,6 +185,7 @@ class ServerProtocol:
 
     def on_body(self, data: bytes) -> None:
         """httptools: a piece of the body; dropped when the answer has been given without it."""
+        self._quiet_bytes = 0
         exchange = self._incoming
         if exchange is not None and not exchange.complete:
             exchange.add(data)
@@ -191,26 +204,18 @@ class ServerProtocol:
         """The client has to wait."""
         if not self._read_paused:
             self._read_paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """It may go on."""
-        if self._read_paused and not self._ahead and not self._transport.is_closing():
+        if self._read_paused and not self._ahead and not self.transport.is_closing():
             self._read_paused = False
-            self._transport.resume_reading()
-
-    def write(self, data: bytes) -> None:
-        """Send."""
-        self._transport.write(data)
+            self.transport.resume_reading()
 
     def write_continue(self) -> None:
         """Ask for the body."""
-        if not self._transport.is_closing():
-            self._transport.write(CONTINUE)
-
-    def close(self) -> None:
-        """Send what has been written, and end."""
-        self._transport.close()
+        if not self.transport.is_closing():
+            self.transport.write(CONTINUE)
 
     def writable(self) -> asyncio.Future[None]:
         """To be awaited while `write_paused`."""
@@ -233,7 +238,7 @@ class ServerProtocol:
     def done(self) -> None:
         """An answer is complete: the next request's turn, or nobody's for a while."""
         self._server_state.total_requests += 1
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         self._idle_since = self._loop.time()
         if self._ahead:
@@ -251,7 +256,7 @@ class ServerProtocol:
         """Answer what has been asked, and nothing more."""
         last = self._incoming
         if last is None or last.complete:
-            self._transport.close()
+            self.transport.close()
         else:
             last.keep_alive = False
 
@@ -265,19 +270,22 @@ class ServerProtocol:
         if last is None or last.complete or (last is self._exchange and not last.started):
             body = body_of(error)
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-            self.write(STATUS_LINES[error.status] + self.default_head()[0] + head + body)
+            self.transport.write(STATUS_LINES[error.status] + self.default_head()[0] + head + body)
         if last is not None:
             last.leave()  # Its body will never be whole.
-        self._transport.close()
+        self.transport.close()
+
+    def _refuse_head(self) -> None:
+        self._refuse(HeadTooLarge(f"The request's head is larger than {MAX_HEAD_BYTES} bytes."))
 
     def _check(self) -> None:
         """One timer a connection: when it goes off, it looks how long nothing has been asked."""
         self._timer = None
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         busy = self._exchange is not None and not self._exchange.complete
         left_s = self._keep_alive_s if busy else self._idle_since + self._keep_alive_s - self._loop.time()
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._check)
         else:
-            self._transport.close()  # Also for one that sends its head byte by byte.
+            self.transport.close()  # Also for one that sends its head byte by byte.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.asgi import Asgi, Message, Scope
     from gateway.http_server.connection import ServerProtocol
@@ -27,9 +27,9 @@ class AsgiExchange:
     """One request and its answer: what ASGI calls `scope`, `receive` and `send`."""
 
     __slots__ = (
-        "_chunked", "_connection", "_continues", "_gone", "_head", "_head_only", "_left_bytes", "_more_body",
-        "_on_gone", "_pieces", "_scope", "_told_end", "_waiter", "complete", "keep_alive", "started", "task",
-        "unread_bytes",
+        "_chunked", "_connection", "_continues", "_flows", "_gone", "_head", "_head_only", "_left_bytes",
+        "_more_body", "_on_gone", "_pieces", "_scope", "_told_end", "_waiter", "complete", "keep_alive", "started",
+        "task", "unread_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: ServerProtocol, scope: Scope, *, keep_alive: bool, continues: bool) -> None:
@@ -52,6 +52,8 @@ class AsgiExchange:
         self.started = False
         """The answer's head has been given."""
         self._chunked = False
+        self._flows = False
+        """The head of a chunked answer has gone out, and the client is there: pieces need no more checks."""
         self._left_bytes = 0
         self._on_gone: Callable[[], object] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -78,6 +80,7 @@ class AsgiExchange:
     def leave(self) -> None:
         """The client is gone."""
         self._gone = True
+        self._flows = False
         self._wake()
         on_gone, self._on_gone = self._on_gone, None
         if on_gone is not None:
@@ -91,7 +94,7 @@ class AsgiExchange:
     # to the application
 
     def when_gone(self, call: Callable[[], object] | None) -> None:
-        """See asgi.EXTENSION."""
+        """See asgi.Wire."""
         self._on_gone = call
         if call is not None:
             if self._gone:
@@ -123,7 +126,7 @@ class AsgiExchange:
             await self.send({"type": "http.response.start", "status": 500, "headers": headers})
             await self.send({"type": "http.response.body", "body": INTERNAL_ERROR})
         elif not self.complete:
-            self._connection.close()
+            self._connection.transport.close()
 
     async def receive(self) -> Message:
         """ASGI: the body as far as it has come, then the client's leaving."""
@@ -142,42 +145,75 @@ class AsgiExchange:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
+    def take_body(self) -> bytes | None:
+        """See asgi.Wire."""
+        if self._more_body or self._told_end or self._gone:
+            return None
+        self._told_end = True
+        self._continues = False
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        self.unread_bytes = 0
+        return body
+
     async def send(self, message: Message) -> None:
         """ASGI: the head, which waits for the first piece of the body, and the pieces."""
+        kind = message["type"]
+        if kind == "http.response.start" and not self.started:
+            self.start(message["status"], tuple(message.get("headers", ())))
+        elif kind != "http.response.body":
+            raise RuntimeError(f"The answer cannot go on with {kind}.")
+        elif (pause := self.write(message.get("body", b""), more=message.get("more_body", False))) is not None:
+            await pause
+
+    def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """See asgi.Wire."""
+        self.started = True
+        self._continues = False
+        if not self._gone:
+            self._begin(status, headers)
+
+    def write(self, body: bytes, *, more: bool) -> Awaitable[None] | None:
+        """See asgi.Wire."""
+        connection = self._connection
+        if self._flows and more and body and not connection.write_paused:  # A token of a stream.
+            connection.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            return None
+        if self._gone:
+            return None
+        if self.complete or not self.started:
+            raise RuntimeError(f"The answer {'is complete' if self.complete else 'has no head yet'}.")
+        if connection.write_paused:
+            return self._write_later(body, more=more)
+        self._go_on(body, more=more)
+        return None
+
+    async def _write_later(self, body: bytes, *, more: bool) -> None:
         connection = self._connection
         while connection.write_paused and not self._gone:
             await connection.writable()
-        if self._gone:
-            return
-        kind = message["type"]
-        if not self.started:
-            if kind != "http.response.start":
-                raise RuntimeError(f"The answer must start with http.response.start, not {kind}.")
-            self.started = True
-            self._continues = False
-            self._begin(message["status"], tuple(message.get("headers", ())))
-            return
-        if self.complete or kind != "http.response.body":
-            raise RuntimeError(f"The answer cannot go on with {kind}.")
-        self._go_on(message.get("body", b""), more=message.get("more_body", False))
+        if not self._gone:
+            self._go_on(body, more=more)
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
-        connection = self._connection
+        transport = self._connection.transport
         data = self._framed(body, more=more)
         if head := self._head:
             self._head = b""
             if len(data) <= JOINED_BYTES:
                 data = head + data
             else:
-                connection.write(head)
+                transport.write(head)
         if data:
-            connection.write(data)
+            transport.write(data)
+        self._flows = more and self._chunked
         if not more:
             self.complete = True
             self._wake()
             if not self.keep_alive:
-                connection.close()
-            connection.done()
+                transport.close()
+            self._connection.done()
 
     def _begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         default_head, default_lines = self._connection.default_head()

@@ -22,14 +22,15 @@ class Silence:
         """Nobody waits yet."""
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
+        self.since = self._loop.time()
+        """When something came last, by the event loop's clock."""
         self._waiting: asyncio.Task[object] | None = None
         self.over = False
         """Whether the wait was ended here."""
         self._timer = self._loop.call_later(limit_s, self._look)
 
     def _look(self) -> None:
-        left = self._limit_s if self._waiting is None else self._since + self._limit_s - self._loop.time()
+        left = self._limit_s if self._waiting is None else self.since + self._limit_s - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
             return
@@ -44,16 +45,12 @@ class Silence:
         assert task is not None  # noqa: S101 - an answer is always read in a task
         self._waiting = task
         if anew:
-            self._since = self._loop.time()
+            self.since = self._loop.time()
         return task
 
     def end(self) -> None:
         """Something came: what is done with it takes as long as it takes."""
         self._waiting = None
-
-    def heard(self) -> None:
-        """Something came, and the wait goes on."""
-        self._since = self._loop.time()
 
     async def excused(self, pause: Pause) -> None:
         """Wait for a slow client, which is nobody's silence."""
@@ -113,12 +110,13 @@ class Attended:
         """See Stream; raises EngineTimeout."""
         endpoint = self._endpoint
         silence = Silence(self._limit_s)
+        now = asyncio.get_running_loop().time
         task = silence.begin(anew=True)
 
         def heard(piece: bytes) -> Pause | None:
             if piece[:1] != b":" or not is_comment(piece):
                 endpoint.answers += 1
-                silence.heard()
+                silence.since = now()
             pause = sink(piece)
             return None if pause is None else silence.excused(pause)
 

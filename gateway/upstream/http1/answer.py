@@ -22,7 +22,7 @@ class Source(Protocol):
 class Answer:
     """See EngineResponse; `head` must have been awaited first. What has come before a failure is given before it."""
 
-    __slots__ = ("_error", "_pieces", "_sink", "_source", "_waiter", "complete", "content_type", "expects_body",
+    __slots__ = ("_error", "_sink", "_source", "_waiter", "complete", "content_type", "expects_body", "pieces",
                  "status", "unread_bytes")  # fmt: skip
 
     def __init__(self, source: Source, *, expects_body: bool) -> None:
@@ -32,8 +32,10 @@ class Answer:
         self.expects_body = expects_body
         self.complete = False
         self.unread_bytes = 0
+        """Received since all was taken, framing included."""
+        self.pieces: list[bytes] = []
+        """Of the body, not taken yet. Its connection adds to it and calls `wake` after a batch."""
         self._source = source
-        self._pieces: list[bytes] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[Pause | None] | None = None
         self._sink: Sink | None = None
@@ -51,11 +53,6 @@ class Answer:
         self.status = status
         self.content_type = content_type
 
-    def add(self, piece: bytes) -> None:
-        """Another piece is here."""
-        self._pieces.append(piece)
-        self.unread_bytes += len(piece)
-
     def end(self) -> None:
         """All of it is here."""
         self.complete = True
@@ -67,34 +64,35 @@ class Answer:
 
     def wake(self) -> None:
         """Tell the reader that there is news."""
-        waiter = self._waiter
-        if self._sink is not None and self._poured(self._sink):
-            return
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        sink = self._sink
+        if sink is not None:
+            pieces = self.pieces
+            if pieces:
+                # As `_taken`, without a call for each token; nobody poured into has let the source wait.
+                piece = pieces.pop() if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+                self.unread_bytes = 0
+                try:
+                    pause = sink(piece)
+                except Exception as exc:  # noqa: BLE001 - not the connection's: it goes to whoever pours
+                    self._sink = None
+                    waiter, self._waiter = self._waiter, None
+                    if waiter is not None and not waiter.done():
+                        waiter.set_exception(exc)
+                    return
+                if pause is not None:
+                    self._stop(pause)
+                    return
+            if not self.complete and self._error is None:
+                return
+        self._stop(None)
 
-    def _poured(self, sink: Sink) -> bool:
-        """Hand over what has come; whether that was all there is to do: no pause, no end."""
-        waiter = self._waiter
-        if self._pieces:
-            try:
-                pause = sink(self._taken())
-            except Exception as exc:  # noqa: BLE001 - not the connection's: it goes to whoever pours
-                self._sink = self._waiter = None
-                if waiter is not None and not waiter.done():
-                    waiter.set_exception(exc)
-                return True
-            if pause is not None:
-                self._sink = self._waiter = None
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(pause)
-                return True
-        if not self.complete and self._error is None:
-            return True
+    def _stop(self, pause: Pause | None) -> None:
+        """It is the reader's turn."""
         self._sink = None
-        return False
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(pause)
 
     # read by the one who asked
 
@@ -118,7 +116,7 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         """What has come since the last one, in one piece."""
-        while not self._pieces:
+        while not self.pieces:
             if self.complete:
                 raise StopAsyncIteration
             if self._error is not None:
@@ -129,7 +127,7 @@ class Answer:
     async def pour(self, sink: Sink) -> None:
         """See EngineResponse."""
         while True:
-            while self._pieces:
+            while self.pieces:
                 if (pause := sink(self._taken())) is not None:
                     await pause
             if self.complete:
@@ -148,25 +146,25 @@ class Answer:
         """See EngineResponse."""
         taken = []
         while not self.complete:
-            if self._pieces:
+            if self.pieces:
                 taken.append(self._taken())
             elif self._error is not None:
                 raise self._error
             else:
                 await self._news()
-        if not taken and len(self._pieces) == 1:
-            return self._pieces[0]
-        taken += self._pieces
+        if not taken and len(self.pieces) == 1:
+            return self.pieces[0]
+        taken += self.pieces
         return b"".join(taken)
 
     def close(self) -> None:
         """See EngineResponse. A complete answer's connection has long been free again."""
-        self._pieces.clear()
+        self.pieces.clear()
         if not self.complete and self._error is None:
             self._source.close()
 
     def _taken(self) -> bytes:
-        pieces = self._pieces
+        pieces = self.pieces
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self.unread_bytes = 0

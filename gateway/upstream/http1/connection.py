@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Names and values of an answer's headers and trailers, interim answers included; vLLM's are below 1 KiB."""
+"""Names and values of an answer's headers; vLLM's are below 1 KiB."""
 MAX_QUIET_BYTES = 2 * MAX_HEAD_BYTES
-"""Received without any body in them: a header or a chunk extension without an end would fill the memory."""
+"""Received without any body in them: a header, trailer or chunk extension without an end would fill the memory, as would
+interim answers that go on and on."""
 UNREAD_BYTES = 256 * 1024
 """Of an answer, before the engine must wait for the client."""
 WRITE_BYTES = 256 * 1024
@@ -60,14 +61,12 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._forget_head()
-        self._head_bytes = 0
         self._quiet_bytes = 0
-        self._in_body = False
         self._keep_alive = False
         self._surplus = False
 
     def _forget_head(self) -> None:
-        self._content_type = b"application/octet-stream"
+        self._headers: list[tuple[bytes, bytes]] = []
         self._coding: bytes | None = None
         self._has_length = False
         self._begun = False
@@ -179,7 +178,8 @@ class Connection(asyncio.Protocol):
             return
         self.heard = True
         self._last_sign = self._loop.time()
-        before = answer.unread_bytes
+        pieces = answer.pieces
+        before = len(pieces)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -189,17 +189,18 @@ class Connection(asyncio.Protocol):
                 return
         if answer.complete:
             self._finish()
-        elif answer.unread_bytes == before:
+        elif len(pieces) == before:
             self._quiet_bytes += len(data)
             if self._quiet_bytes > MAX_QUIET_BYTES:
                 self._refuse(answer)
                 return
         else:
             self._quiet_bytes = 0
-            if answer.unread_bytes > UNREAD_BYTES and not self._paused and self._transport is not None:
-                self._paused = True
-                self._transport.pause_reading()
+            answer.unread_bytes += len(data)
         answer.wake()
+        if answer.unread_bytes > UNREAD_BYTES and not (answer.complete or self._paused) and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> None:
         """asyncio: the engine sends no more."""
@@ -237,19 +238,8 @@ class Connection(asyncio.Protocol):
         self._begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: a header, or a trailer."""
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise _Malformed
-        if self._in_body:
-            return
-        name = name.lower()
-        if name == b"content-type":
-            self._content_type = value
-        elif name == b"content-length":
-            self._has_length = True
-        elif name == b"transfer-encoding":
-            self._coding = value if self._coding is None else self._coding + b"," + value
+        """httptools: a header, or a trailer, which nobody reads."""
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """httptools: the empty line."""
@@ -259,18 +249,24 @@ class Connection(asyncio.Protocol):
             self._interim = True
             return
         version = parser.get_http_version()
+        headers = self._headers
+        self._headers = []
+        by_name = dict(headers)
+        self._has_length = b"content-length" in by_name
+        if b"transfer-encoding" in by_name:
+            self._coding = b",".join([value for name, value in headers if name == b"transfer-encoding"])
         # llhttp itself refuses a chunked message with a length. Other codings, and HTTP/1.0's, end nobody knows where.
         if (
             status not in FINAL
             or version not in {"1.1", "1.0"}
             or (self._coding is not None and (self._coding.lower() != b"chunked" or version == "1.0"))
+            or sum([len(name) + len(value) + 4 for name, value in headers]) > MAX_HEAD_BYTES
         ):
             raise _Malformed
         answer = self._answer
         assert answer is not None  # noqa: S101 - data without a question never reaches the parser
-        self._in_body = True
         self._keep_alive = parser.should_keep_alive() and answer.expects_body
-        answer.begin(status, self._content_type)
+        answer.begin(status, by_name.get(b"content-type", b"application/octet-stream"))
         if not answer.expects_body:
             # llhttp does not know that this answers a HEAD and would wait for the body: its end is here.
             answer.end()
@@ -281,7 +277,7 @@ class Connection(asyncio.Protocol):
         assert answer is not None  # noqa: S101 - as above
         if answer.complete:
             raise _Malformed
-        answer.add(data)
+        answer.pieces.append(data)
 
     def on_message_complete(self) -> None:
         """httptools: the answer's end."""

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway.asgi import when_gone
+from gateway.asgi import wire_of
 from tests.integration.http_server.conftest import served
 from tests.integration.http_server.test_protocol import POST, echo, respond, whole_body
 from tests.support.gateway import SERVER
@@ -122,7 +122,7 @@ async def test_who_asked_to_be_told_is_told_when_the_client_leaves(asked_before)
         await whole_body(receive)
         if not asked_before:
             assert (await receive())["type"] == "http.disconnect"
-        when_gone(scope)(told.set)
+        wire_of(scope).when_gone(told.set)
         await asyncio.wait_for(told.wait(), 5)
         gone.set()
 
@@ -140,8 +140,8 @@ async def test_a_client_that_leaves_after_its_answer_is_nobody_s_news():
 
     async def answer(scope, receive, send):
         await whole_body(receive)
-        when_gone(scope)(told.set)
-        when_gone(scope)(None)
+        wire_of(scope).when_gone(told.set)
+        wire_of(scope).when_gone(None)
         await respond(send, b"done")
 
     async with served(answer, SERVER) as (_, connect, server):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.asgi import EXTENSION, when_gone
+from gateway.asgi import EXTENSION, wire_of
 from gateway.disconnect import CancelledWhenGone, ClientGone
 
 
@@ -28,7 +28,7 @@ class Client:
 
 
 async def work(client, *, until):
-    with CancelledWhenGone(client.when_gone):
+    with CancelledWhenGone(client):
         await until.wait()
     return "done"
 
@@ -97,4 +97,4 @@ async def test_a_cancellation_from_elsewhere_goes_on_when_the_client_leaves_as_w
 
 def test_a_server_without_the_extension_is_none_for_this_application():
     with pytest.raises(KeyError, match=EXTENSION.replace(".", r"\.")):
-        when_gone({"extensions": {}})
+        wire_of({"extensions": {}})

@@ -4,7 +4,10 @@ import asyncio
 
 import pytest
 
-from gateway.flights import Flight
+from gateway.disconnect import CancelledWhenGone, ClientGone
+from gateway.errors import EngineTimeout, InternalError, Stopping
+from gateway.flights import Flight, Flights
+from gateway.stages import JSON, Reply
 
 
 async def reading(flight, sink):
@@ -98,3 +101,152 @@ async def test_a_reader_that_has_left_gets_nothing_more():
     flight.complete()
     await there
     assert (got, others) == ([], [b"1", b"2"])
+
+
+class Work:
+    """An engine's answer that comes when it is let."""
+
+    def __init__(self):
+        self.release = asyncio.Event()
+        self.error = None
+        self.asked = 0
+        self.ended = []
+        self.kept = []
+        self.keeping = asyncio.Event()
+        self.keeping.set()
+
+    async def start(self):
+        self.asked += 1
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+        if self.error is not None:
+            raise self.error
+        return Reply(b"answer", JSON, release=lambda: self.ended.append("released"))
+
+    async def keep(self, key, reply, body):
+        await self.keeping.wait()
+        self.kept.append((key, body))
+
+
+class Wire:
+    def when_gone(self, call):
+        self.leave = call
+
+
+async def asking(flights, work):
+    """A request under way, and how its client leaves."""
+    wire = Wire()
+
+    async def request():
+        with CancelledWhenGone(wire) as block:
+            reply = await flights.join(b"key", work.start, block)
+            return reply.body, reply.cache
+
+    task = asyncio.ensure_future(request())
+    await asyncio.sleep(0)
+    return task, wire
+
+
+async def test_whole_answers_of_identical_requests_are_one():
+    work = Work()
+    flights = Flights(work.keep)
+    tasks = [(await asking(flights, work))[0] for _ in range(3)]
+    work.release.set()
+    assert await asyncio.gather(*tasks) == [(b"answer", "miss"), (b"answer", "hit"), (b"answer", "hit")]
+    assert (work.asked, work.ended, work.kept) == (1, ["released"], [(b"key", b"answer")])
+    assert (await (await asking(flights, work))[0])[1] == "miss"  # Its key is free again.
+
+
+async def test_the_first_client_leaves_and_the_others_are_answered():
+    work = Work()
+    flights = Flights(work.keep)
+    (first, wire), (second, _) = await asking(flights, work), await asking(flights, work)
+    wire.leave()
+    await asyncio.sleep(0)
+    third, _ = await asking(flights, work)
+    work.release.set()
+    with pytest.raises(ClientGone):
+        await first
+    assert await asyncio.gather(second, third) == [(b"answer", "hit")] * 2
+    assert (work.asked, work.kept) == (1, [(b"key", b"answer")])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_the_work_ends_when_all_clients_have_left(order):
+    work = Work()
+    flights = Flights(work.keep)
+    both = [await asking(flights, work) for _ in range(2)]
+    for one in order:
+        assert not work.ended
+        both[one][1].leave()
+        await asyncio.sleep(0)
+    for task, _ in both:
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(task, 5)
+    assert work.ended == ["cancelled"]
+    work.release.set()
+    assert (await (await asking(flights, work))[0])[1] == "miss"
+
+
+async def test_who_comes_as_the_only_client_leaves_begins_anew():
+    work = Work()
+    flights = Flights(work.keep)
+    first, wire = await asking(flights, work)
+    wire.leave()
+    second, _ = await asking(flights, work)
+    work.release.set()
+    assert await second == (b"answer", "miss")
+    with pytest.raises(ClientGone):
+        await first
+
+
+@pytest.mark.parametrize("error", [EngineTimeout("too long"), ZeroDivisionError()])
+async def test_all_are_told_that_there_is_no_answer(error, caplog):
+    work = Work()
+    flights = Flights(work.keep)
+    tasks = [(await asking(flights, work))[0] for _ in range(2)]
+    work.error = error
+    work.release.set()
+    for told in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(told, EngineTimeout if isinstance(error, EngineTimeout) else InternalError)
+    assert len(caplog.records) == (0 if isinstance(error, EngineTimeout) else 1)
+    assert not work.kept
+
+
+async def test_who_waits_for_one_that_the_server_ends_is_told_to_try_again():
+    work = Work()
+    flights = Flights(work.keep)
+    first, second = [(await asking(flights, work))[0] for _ in range(2)]
+    first.cancel()
+    with pytest.raises(Stopping):
+        await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_nobody_waits_for_a_store_that_is_far():
+    work = Work()
+    work.keeping.clear()
+    flights = Flights(work.keep, keeps_far=True)
+    work.release.set()
+    assert await (await asking(flights, work))[0] == (b"answer", "miss")
+    assert await (await asking(flights, work))[0] == (b"answer", "hit")
+    work.keeping.set()
+    await flights.aclose()
+    assert work.asked == 1
+
+
+async def test_an_answer_that_cannot_be_kept_is_given(caplog):
+    work = Work()
+
+    async def keep(*_):
+        raise ZeroDivisionError
+
+    work.release.set()
+    flights = Flights(keep)
+    assert await (await asking(flights, work))[0] == (b"answer", "miss")
+    assert [record.message for record in caplog.records] == ["an answer was not kept"]
+    assert (await (await asking(flights, work))[0])[1] == "miss"
