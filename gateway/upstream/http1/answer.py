@@ -32,7 +32,7 @@ class Answer:
         self.expects_body = expects_body
         self.complete = False
         self.unread_bytes = 0
-        """Received since all was taken, framing included."""
+        """Received while there was something to be taken, framing included."""
         self.pieces: list[bytes] = []
         """Of the body, not taken yet. Its connection adds to it and calls `wake` after a batch."""
         self._source = source
@@ -69,9 +69,11 @@ class Answer:
             pieces = self.pieces
             if pieces:
                 # As `_taken`, without a call for each token; nobody poured into has let the source wait.
-                piece = pieces.pop() if len(pieces) == 1 else b"".join(pieces)
-                pieces.clear()
-                self.unread_bytes = 0
+                if len(pieces) == 1:
+                    piece = pieces.pop()
+                else:
+                    piece = b"".join(pieces)
+                    pieces.clear()
                 try:
                     pause = sink(piece)
                 except Exception as exc:  # noqa: BLE001 - not the connection's: it goes to whoever pours

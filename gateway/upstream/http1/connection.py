@@ -194,13 +194,15 @@ class Connection(asyncio.Protocol):
             if self._quiet_bytes > MAX_QUIET_BYTES:
                 self._refuse(answer)
                 return
-        else:
+        elif self._quiet_bytes:
             self._quiet_bytes = 0
-            answer.unread_bytes += len(data)
         answer.wake()
-        if answer.unread_bytes > UNREAD_BYTES and not (answer.complete or self._paused) and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        if pieces:  # Nobody has taken them yet.
+            answer.unread_bytes += len(data)
+            if answer.unread_bytes > UNREAD_BYTES and not (answer.complete or self._paused):
+                self._paused = True
+                if self._transport is not None:
+                    self._transport.pause_reading()
 
     def eof_received(self) -> None:
         """asyncio: the engine sends no more."""
