@@ -7,6 +7,7 @@ has, an answer to a request that was not sent whole: each ends the connection, a
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 """Names and values of an answer's headers; vLLM's are below 1 KiB."""
 MAX_QUIET_BYTES = 2 * MAX_HEAD_BYTES
-"""Received without any body in them: a header, trailer or chunk extension without an end would fill the memory, as would
-interim answers that go on and on."""
+"""Received without any body in them: what never ends would fill the memory: a header, a trailer, a chunk extension,
+interim answers."""
 UNREAD_BYTES = 256 * 1024
 """Of an answer, before the engine must wait for the client."""
 WRITE_BYTES = 256 * 1024
@@ -197,12 +198,16 @@ class Connection(asyncio.Protocol):
         elif self._quiet_bytes:
             self._quiet_bytes = 0
         answer.wake()
-        if pieces:  # Nobody has taken them yet.
-            answer.unread_bytes += len(data)
-            if answer.unread_bytes > UNREAD_BYTES and not (answer.complete or self._paused):
-                self._paused = True
-                if self._transport is not None:
-                    self._transport.pause_reading()
+        if pieces:
+            self._not_taken(answer, len(data))
+
+    def _not_taken(self, answer: Answer, more_bytes: int) -> None:
+        """Nobody has read yet what came; from UNREAD_BYTES on, the engine has to wait."""
+        answer.unread_bytes += more_bytes
+        if answer.unread_bytes > UNREAD_BYTES and not (answer.complete or self._paused):
+            self._paused = True
+            if self._transport is not None:
+                self._transport.pause_reading()
 
     def eof_received(self) -> None:
         """asyncio: the engine sends no more."""
@@ -262,7 +267,7 @@ class Connection(asyncio.Protocol):
             status not in FINAL
             or version not in {"1.1", "1.0"}
             or (self._coding is not None and (self._coding.lower() != b"chunked" or version == "1.0"))
-            or sum([len(name) + len(value) + 4 for name, value in headers]) > MAX_HEAD_BYTES
+            or sum(map(len, chain.from_iterable(headers))) > MAX_HEAD_BYTES
         ):
             raise _Malformed
         answer = self._answer

@@ -53,7 +53,7 @@ def head_of(start: str, headers: Mapping[str, str], body: bytes | None) -> bytes
     own_lines = START_LINES
     if "host" in headers:
         start, own_lines = start[: start.index("\r\n") + 2], START_LINES - 1
-    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    lines = list(map("%s: %s\r\n".__mod__, headers.items()))
     if body is not None:
         lines.append(f"content-length: {len(body)}\r\n")
     text = f"{start}{''.join(lines)}\r\n"
