@@ -155,7 +155,9 @@ class ResponseCache:
 
     async def find(self, keyed: Keyed) -> Reply | None:
         """The kept answer, a stream as one piece; None on a miss. Raises NotCached if the client wants nothing else."""
-        if (entry := await self._entry(keyed)) is not None:
+        value = None if keyed.cache_key is None else await self._store.get(keyed.cache_key)
+        if value is not None:
+            entry = _decode(value)
             age_s = max(0.0, self._clock() - entry.made_at)
             if keyed.oldest_s is None or age_s <= keyed.oldest_s:
                 self._generation.hit(keyed.located.parsed.identified.key.tenant)
@@ -163,12 +165,6 @@ class ResponseCache:
         if keyed.only_cached:
             raise NotCached("No kept answer fits, and `Cache-Control: only-if-cached` allows no other.")
         return None
-
-    async def _entry(self, keyed: Keyed) -> Entry | None:
-        if keyed.cache_key is None:
-            return None
-        value = await self._store.get(keyed.cache_key)
-        return None if value is None else _decode(value)
 
     async def keep(self, name: bytes, reply: Reply, body: bytes) -> None:
         """Keep a complete answer.
