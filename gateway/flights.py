@@ -1,16 +1,16 @@
 """Single flight: identical requests that are under way at once cost one answer by the engine.
 
 Every client reads along, from the first byte, however late it joined, and none is special: whoever leaves, the others
-go on. When the last one has left, the work is cancelled. A stream's work runs in a task of its own; a whole answer's in
-the task of the request that was first, which stays for the others when its client leaves: most answers have one reader,
-and a task for each would be 8 % of a request.
+go on. When the last one has left, the work is cancelled. It is done in the task of the request that was first, which
+stays for the others when its client leaves; only what follows a stream's first event has a task of its own. Most
+answers have one reader, and a task for each would be 8 % of a request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gateway.disconnect import CancelledWhenGone
     from gateway.stages import Reply
-    from gateway.streams import Pause, Sink
+    from gateway.streams import Pause, Sink, Stream
 
     Start = Callable[[], Awaitable[Reply]]
     Keep = Callable[[bytes, Reply, bytes], Awaitable[None]]
@@ -150,6 +150,11 @@ class Flight:
             if pause is not None:
                 await pause
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is anybody to read it."""
+        return self._readers > 0
+
     def enter(self) -> None:
         """Count a reader."""
         self._readers += 1
@@ -173,22 +178,17 @@ class Flights:
         self._under_way: dict[bytes, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def join(self, key: bytes, start: Start, lead: CancelledWhenGone | None = None) -> Reply:
+    async def join(self, key: bytes, start: Start, block: CancelledWhenGone) -> Reply:
         """The answer under way for `key`, or the one that `start` begins. Raises what the work raises.
 
-        `lead` is the request's own block, for an answer that comes whole: the work then runs in its task.
+        `block` is the request's own: what `start` begins is done in its task, up to a stream's first event.
         """
         flight = self._under_way.get(key)
-        joined = flight is not None
         if flight is None:
             flight = self._under_way[key] = Flight()
-            if lead is not None:
-                return await self._lead(key, flight, start, lead)
-            flight.task = self._in_task(self._run(key, flight, start))
-        else:
-            REQUESTS_JOINED.inc()
+            return await self._led(key, flight, start, block)
+        REQUESTS_JOINED.inc()
         flight.enter()
-        cache: Literal["hit", "miss"] = "hit" if joined else "miss"
         try:
             reply = await flight.head()
         except BaseException:
@@ -196,21 +196,20 @@ class Flights:
             raise
         if isinstance(reply.body, bytes):
             self._leave(key, flight)
-            return replace(reply, cache=cache, release=nothing)
-        return replace(reply, body=flight, cache=cache, release=lambda: self._leave(key, flight))
+            return replace(reply, cache="hit", release=nothing)
+        return replace(reply, body=flight, cache="hit", release=lambda: self._leave(key, flight))
 
-    async def _lead(self, key: bytes, flight: Flight, start: Start, lead: CancelledWhenGone) -> Reply:
-        """The work in the first one's task."""
+    async def _led(self, key: bytes, flight: Flight, start: Start, block: CancelledWhenGone) -> Reply:
+        """The answer for who is first."""
 
         def stays() -> bool:
-            wanted = not flight.leave()
-            if not wanted:
+            if flight.leave():
                 self._drop(key, flight)
-            return wanted
+            return flight.is_wanted
 
-        flight.task = lead.task
+        flight.task = block.task
         flight.enter()
-        lead.stays = stays
+        block.stays = stays
         try:
             reply = await start()
         except GatewayError as exc:
@@ -225,25 +224,52 @@ class Flights:
                 raise error from exc
             raise
         finally:
-            lead.stays = None
-        reply.release()
-        flight.settle(reply)
-        if self._keeps_far:
-            self._in_task(self._kept(key, flight, reply))
-        else:
-            await self._kept(key, flight, reply)
-        lead.check()
-        return replace(reply, cache="miss", release=nothing)
+            block.stays = None
+        if isinstance(reply.body, bytes):
+            reply.release()
+            flight.settle(reply)
+            kept = self._settled(key, flight, reply, reply.body)
+            if self._keeps_far:
+                self._in_task(kept)
+            else:
+                await kept
+            block.check()
+            return replace(reply, cache="miss", release=nothing)
+        flight.task = self._in_task(self._poured(key, flight, reply, reply.body))
+        flight.task.add_done_callback(lambda _: reply.release())  # It may be cancelled before it begins.
+        flight.land(reply)
+        if not flight.is_wanted:  # The client left in this very moment.
+            flight.task.cancel()
+        block.check()
+        return replace(reply, body=flight, cache="miss", release=lambda: self._leave(key, flight))
 
-    async def _kept(self, key: bytes, flight: Flight, reply: Reply) -> None:
+    async def _poured(self, key: bytes, flight: Flight, reply: Reply, stream: Stream) -> None:
         try:
-            assert isinstance(reply.body, bytes)  # noqa: S101 - leaders are asked for whole answers only
-            await self._keep(key, reply, reply.body)
+            try:
+                await stream.pour(flight.add)
+            finally:
+                reply.release()
+            flight.complete()
+            await self._kept(key, reply, flight.whole)
+        except GatewayError as exc:
+            flight.fail(exc)
+        except Exception as exc:  # noqa: BLE001 - the outermost rescue of this task: else every reader would wait for ever
+            flight.fail(_told(exc))
+        finally:
+            self._drop(key, flight)
+
+    async def _settled(self, key: bytes, flight: Flight, reply: Reply, body: bytes) -> None:
+        try:
+            await self._kept(key, reply, body)
+        finally:
+            self._drop(key, flight)
+
+    async def _kept(self, key: bytes, reply: Reply, body: bytes) -> None:
+        try:
+            await self._keep(key, reply, body)
         except Exception:
             # The answer is given all the same.
             log.exception("an answer was not kept")
-        finally:
-            self._drop(key, flight)
 
     def _in_task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -259,24 +285,6 @@ class Flights:
     def _drop(self, key: bytes, flight: Flight) -> None:
         if self._under_way.get(key) is flight:
             del self._under_way[key]
-
-    async def _run(self, key: bytes, flight: Flight, start: Start) -> None:
-        try:
-            reply = await start()
-            try:
-                flight.land(reply)
-                if not isinstance(reply.body, bytes):
-                    await reply.body.pour(flight.add)
-            finally:
-                reply.release()
-            flight.complete()
-            await self._keep(key, reply, reply.body if isinstance(reply.body, bytes) else flight.whole)
-        except GatewayError as exc:
-            flight.fail(exc)
-        except Exception as exc:  # noqa: BLE001 - the outermost rescue of this task: else every reader would wait for ever
-            flight.fail(_told(exc))
-        finally:
-            self._drop(key, flight)
 
     async def aclose(self) -> None:
         """End what is still under way in tasks of its own."""

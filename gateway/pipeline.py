@@ -77,7 +77,7 @@ class Pipeline:
             return hit
         if keyed.cache_key is None:
             return await self._ask(keyed)
-        return await self.flights.join(keyed.cache_key, lambda: self._ask(keyed), None if parsed.stream else block)
+        return await self.flights.join(keyed.cache_key, lambda: self._ask(keyed), block)
 
     async def _ask(self, keyed: Keyed) -> Reply:
         timer = keyed.located.parsed.identified.allowed.raw.timer

@@ -7,7 +7,7 @@ import pytest
 from gateway.disconnect import CancelledWhenGone, ClientGone
 from gateway.errors import EngineTimeout, InternalError, Stopping
 from gateway.flights import Flight, Flights
-from gateway.stages import JSON, Reply
+from gateway.stages import EVENT_STREAM, JSON, Reply
 
 
 async def reading(flight, sink):
@@ -250,3 +250,103 @@ async def test_an_answer_that_cannot_be_kept_is_given(caplog):
     assert await (await asking(flights, work))[0] == (b"answer", "miss")
     assert [record.message for record in caplog.records] == ["an answer was not kept"]
     assert (await (await asking(flights, work))[0])[1] == "miss"
+
+
+class Tokens:
+    """A stream that ends when it is let."""
+
+    def __init__(self):
+        self.poured = False
+        self.end = asyncio.Event()
+
+    async def pour(self, sink):
+        self.poured = True
+        sink(b"1")
+        await self.end.wait()
+        sink(b"2")
+
+
+class Streaming(Work):
+    def __init__(self):
+        super().__init__()
+        self.tokens = Tokens()
+
+    async def start(self):
+        reply = await super().start()
+        return Reply(self.tokens, EVENT_STREAM, release=reply.release)
+
+
+async def reading_along(flights, work):
+    """A request that reads its stream, and how its client leaves."""
+    wire, got = Wire(), []
+
+    async def request():
+        with CancelledWhenGone(wire) as block:
+            reply = await flights.join(b"key", work.start, block)
+            try:
+                await reply.body.pour(got.append)
+            finally:
+                reply.release()
+            return got, reply.cache
+
+    task = asyncio.ensure_future(request())
+    await asyncio.sleep(0)
+    return task, wire, got
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_a_stream_goes_on_for_the_others_whenever_the_first_client_leaves():
+    for before_its_first_event in (True, False):
+        work = Streaming()
+        flights = Flights(work.keep)
+        (first, wire, got), (second, _, others) = [await reading_along(flights, work) for _ in range(2)]
+        if before_its_first_event:
+            wire.leave()
+        work.release.set()
+        await until(lambda others=others: others == [b"1"])
+        if not before_its_first_event:
+            assert got == [b"1"]
+            wire.leave()
+        with pytest.raises(ClientGone):
+            await first
+        work.tokens.end.set()
+        assert await second == ([b"1", b"2"], "hit")
+        assert (work.asked, work.ended, work.kept) == (1, ["released"] * 2, [(b"key", b"12")])
+
+
+async def test_a_stream_ends_when_its_last_reader_has_left():
+    work = Streaming()
+    flights = Flights(work.keep)
+    task, wire, got = await reading_along(flights, work)
+    work.release.set()
+    await until(lambda: got == [b"1"])
+    wire.leave()
+    with pytest.raises(ClientGone):
+        await task
+    await until(lambda: work.ended)
+    assert not work.kept
+
+
+async def test_a_stream_whose_only_client_leaves_as_it_begins_is_given_back():
+    work = Streaming()
+    flights = Flights(work.keep)
+    wire, ended = Wire(), []
+
+    async def start():
+        wire.leave()  # In the very turn in which the engine answers.
+        return Reply(work.tokens, EVENT_STREAM, release=lambda: ended.append("released"))
+
+    async def request():
+        with CancelledWhenGone(wire) as block:
+            await flights.join(b"key", start, block)
+
+    with pytest.raises((ClientGone, asyncio.CancelledError)):
+        await asyncio.ensure_future(request())
+    await until(lambda: ended)
+    assert not work.tokens.poured
+    assert not work.kept
