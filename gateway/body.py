@@ -91,7 +91,9 @@ class BodyReader:
         raw = identified.allowed.raw
         if raw.operation is Operation.MODELS:
             return Parsed(identified, {}, (), stream=False)
-        text = await self._receive(raw) if raw.body is None else raw.body
+        text = raw.take_body()
+        if text is None:
+            text = await self._receive(raw)
         if len(text) > self._max_bytes:
             raise self._too_large()
         if len(text) <= INLINE_BYTES:

@@ -159,8 +159,8 @@ class Exchange:
         client = self._scope.get("client")
         peer = client[0] if client else ""
         trace_headers = self._trace.headers if self._trace else NO_HEADERS
-        body = self._wire.take_body()
-        return RawRequest(self._id, operation, self._headers, peer, body, self._receive, self._timer, trace_headers)
+        take = self._wire.take_body
+        return RawRequest(self._id, operation, self._headers, peer, take, self._receive, self._timer, trace_headers)
 
     def _rendered(self, body: bytes) -> bytes:
         if self._operation is not Operation.PREDICT:

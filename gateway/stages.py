@@ -49,8 +49,8 @@ class RawRequest(msgspec.Struct, frozen=True, eq=False):
     """Lower-case names; a repeated header's values are joined by commas, as HTTP allows."""
     peer: str
     """Address at the other end of the connection: the client or the last proxy."""
-    body: bytes | None
-    """All of it where it came with the head; else it is to be received."""
+    take_body: Callable[[], bytes | None]
+    """All of the body where it came with the head, once: nobody holds it afterwards. Else it is to be received."""
     receive: Callable[[], Coroutine[Any, Any, Message]]
     timer: StepTimer
     trace_headers: Mapping[str, str]
