@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request's target and headers, trailers included; nginx allows 32 KiB."""
 MAX_QUIET_BYTES = MAX_HEAD_BYTES + 2 * 256 * 1024
-"""Received without any body in them: a head, trailer or chunk extension without an end would fill the memory. Counted
-with the whole read in which the head begins, and a read has 256 KiB at most."""
+"""Received since a head began or a piece of the body came, with the whole read in which that was (256 KiB at most): a
+header's name or a chunk extension without an end would fill the memory."""
 UNREAD_BYTES = 64 * 1024
 """Of a body, before the client has to wait: few bodies are read at a time (`gateway/places.py`)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -139,7 +140,10 @@ class ServerProtocol:
             else:
                 self._refuse(MalformedRequest("This is no HTTP/1.1 request."))
         else:
-            if self._quiet_bytes > MAX_QUIET_BYTES:
+            # A head, or a trailer, that has not ended: measured only where it could be too large.
+            if self._quiet_bytes > MAX_HEAD_BYTES and (
+                self._quiet_bytes > MAX_QUIET_BYTES or self._head_size() > MAX_HEAD_BYTES
+            ):
                 self._refuse_head()
 
     def shutdown(self) -> None:
@@ -167,10 +171,8 @@ class ServerProtocol:
     def on_headers_complete(self) -> None:
         """httptools: the empty line."""
         parser, headers = self._parser, self._headers
-        if self._quiet_bytes > MAX_HEAD_BYTES:  # Only then can it be too large.
-            size = len(self._url) + sum(len(name) + len(value) for name, value in headers)
-            if size > MAX_HEAD_BYTES:
-                raise _TooLarge
+        if self._quiet_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
+            raise _TooLarge
         scope = {**self._scope, **scope_of(parser, self._url, headers), "state": self._app_state.copy()}
         self._headers = []  # A trailer is no header: a proxy in front may have taken the header of that name away.
         keep_alive = scope["http_version"] != "1.0" and parser.should_keep_alive()
@@ -185,7 +187,7 @@ class ServerProtocol:
 
     def on_body(self, data: bytes) -> None:
         """httptools: a piece of the body; dropped when the answer has been given without it."""
-        self._quiet_bytes = 0
+        self._quiet_bytes = self._read_bytes  # What stands behind it in the same read counts.
         exchange = self._incoming
         if exchange is not None and not exchange.complete:
             exchange.add(data)
@@ -274,6 +276,9 @@ class ServerProtocol:
         if last is not None:
             last.leave()  # Its body will never be whole.
         self.transport.close()
+
+    def _head_size(self) -> int:
+        return len(self._url) + sum(map(len, chain.from_iterable(self._headers)))
 
     def _refuse_head(self) -> None:
         self._refuse(HeadTooLarge(f"The request's head is larger than {MAX_HEAD_BYTES} bytes."))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Names and values of an answer's headers; vLLM's are below 1 KiB."""
+"""Names and values of an answer's headers and trailers, interim answers included; vLLM's are below 1 KiB."""
 MAX_QUIET_BYTES = 2 * MAX_HEAD_BYTES
 """Received without any body in them: what never ends would fill the memory: a header, a trailer, a chunk extension,
 interim answers."""
@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._forget_head()
+        self._head_bytes = 0
         self._quiet_bytes = 0
         self._keep_alive = False
         self._surplus = False
@@ -192,7 +193,7 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif len(pieces) == before:
             self._quiet_bytes += len(data)
-            if self._quiet_bytes > MAX_QUIET_BYTES:
+            if self._quiet_bytes > MAX_QUIET_BYTES or self._head_size() > MAX_HEAD_BYTES:
                 self._refuse(answer)
                 return
         elif self._quiet_bytes:
@@ -248,16 +249,23 @@ class Connection(asyncio.Protocol):
         """httptools: a header, or a trailer, which nobody reads."""
         self._headers.append((name.lower(), value))
 
+    def _head_size(self) -> int:
+        """Of all heads and trailers so far, with four bytes of framing for each header."""
+        headers = self._headers
+        return self._head_bytes + sum(map(len, chain.from_iterable(headers))) + 4 * len(headers)
+
     def on_headers_complete(self) -> None:
         """httptools: the empty line."""
         parser = self._parser
+        self._head_bytes = self._head_size()
+        headers, self._headers = self._headers, []
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _Malformed
         status = parser.get_status_code()
         if status in INTERIM and status != SWITCHING_PROTOCOLS:
             self._interim = True
             return
         version = parser.get_http_version()
-        headers = self._headers
-        self._headers = []
         by_name = dict(headers)
         self._has_length = b"content-length" in by_name
         if b"transfer-encoding" in by_name:
@@ -267,7 +275,6 @@ class Connection(asyncio.Protocol):
             status not in FINAL
             or version not in {"1.1", "1.0"}
             or (self._coding is not None and (self._coding.lower() != b"chunked" or version == "1.0"))
-            or sum(map(len, chain.from_iterable(headers))) > MAX_HEAD_BYTES
         ):
             raise _Malformed
         answer = self._answer

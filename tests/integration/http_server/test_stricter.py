@@ -34,6 +34,20 @@ async def test_a_head_without_an_end_is_refused():
             assert not app.scopes
 
 
+@pytest.mark.parametrize(
+    "before", ["GET / HTTP/1.1\nhost: x\n", "POST / HTTP/1.1\nhost: x\ntransfer-encoding: chunked\n\n0\n"]
+)
+async def test_a_head_or_trailer_is_refused_as_soon_as_it_is_too_large(before):
+    async with served(echo, SERVER) as (_, connect, server):
+        client = await connect()
+        client.send(before.replace("\n", "\r\n").encode())
+        for _ in range(80):
+            client.send(b"a: " + b"b" * 1000 + b"\r\n")
+        async with asyncio.timeout(5):
+            while server.server_state.connections:
+                await asyncio.sleep(0.001)
+
+
 async def test_a_target_without_an_end_is_refused():
     async with served(echo, SERVER) as (_, connect, _):
         client = await connect()
