@@ -36,6 +36,7 @@ WRITE_AT_ONCE = 64
 MAX_OUTPUT_BYTES = 1024 * 1024
 """Of a longer answer only the beginning is recorded."""
 PROMPTS = ("instructions", "system", "input", "messages", "prompt")
+PROMPT_NAMES = frozenset(PROMPTS)
 HOLDERS = frozenset({*PROMPTS, "content", "output"})
 """Where the parts of a prompt stand; elsewhere, in a tool's arguments say, nothing is a picture."""
 PICTURES = ("image_url", "input_image", "image")
@@ -149,10 +150,10 @@ def sink_of(path: Path | None, *, max_bytes: int, backups: int) -> logging.Handl
 
 def prompt_of(body: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever JSON the client sent
     """What was asked: the one field that says it, or several by name, as with `instructions` beside `input`."""
-    asked = {name: body[name] for name in PROMPTS if name in body}
-    if len(asked) == 1:  # It is not worth a name.
-        return asked.popitem()[1]
-    return asked or None
+    names = body.keys() & PROMPT_NAMES
+    if len(names) == 1:  # It is not worth a name.
+        return body[names.pop()]
+    return {name: body[name] for name in PROMPTS if name in names} or None
 
 
 def without_pictures(prompt: Any, images: Iterable[str]) -> Any:  # noqa: ANN401 - likewise

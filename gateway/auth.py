@@ -13,10 +13,13 @@ from gateway.stages import Allowed, Identified, Operation, RawRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.keys import KeyRing
+    from gateway.keys import Key, KeyRing
 
 NO_KEY = "No API key: send `Authorization: Bearer sk-…`, or `x-api-key` to /v1/messages."
 KNOWN_PEERS = 4096
+KEY = "key"
+"""In `Head.kept`: the ring of keys that was searched, and the key that was found in it."""
+NOBODY = None, None
 BAD_KEY = "The API key is not valid: check it, or ask for a new one."
 
 
@@ -40,7 +43,7 @@ class AddressGate:
 
     def admit(self, raw: RawRequest) -> Allowed:
         """Raise AddressRefused for an address off the list, and for one that cannot be told."""
-        forwarded = raw.headers.get(b"x-forwarded-for")
+        forwarded = raw.head.headers.get(b"x-forwarded-for")
         return Allowed(raw, self._client(raw.peer, forwarded) if forwarded else self._direct(raw.peer, None))
 
     def _client(self, peer: str, forwarded: bytes | None) -> Address:
@@ -63,21 +66,29 @@ class KeyGate:
 
     def identify(self, allowed: Allowed) -> Identified:
         """Raise InvalidApiKey for a missing, unknown or expired key, AddressRefused for the wrong place to use it."""
+        ring, kept = self._keys.ring, allowed.raw.head.kept
+        known_ring, key = kept.get(KEY, NOBODY)
+        if known_ring is not ring or key.expires is not None:
+            key = self._found(allowed, ring)
+            kept[KEY] = ring, key
+        return Identified(allowed, key)
+
+    def _found(self, allowed: Allowed, ring: KeyRing) -> Key:
         secret = secret_of(allowed.raw)
         if not secret:
             raise InvalidApiKey(NO_KEY)
-        key = self._keys.ring.find(secret, self._now())
+        key = ring.find(secret, self._now())
         if key is None:
             raise InvalidApiKey(BAD_KEY)
         if key.networks and not is_allowed(allowed.client, key.networks):
             raise AddressRefused(f"The address {allowed.client} may not use this key.")
-        return Identified(allowed, key)
+        return key
 
 
 def secret_of(raw: RawRequest) -> bytes:
     """The key that came with the request, empty if none did. Anthropic's clients have a header of their own for it."""
-    authorization = raw.headers.get(b"authorization")
+    authorization = raw.head.headers.get(b"authorization")
     if authorization is None and raw.operation is Operation.MESSAGES:
-        return raw.headers.get(b"x-api-key", b"").strip()
+        return raw.head.headers.get(b"x-api-key", b"").strip()
     scheme, _, secret = (authorization or b"").partition(b" ")
     return secret.strip() if scheme.lower() == b"bearer" else b""

@@ -125,7 +125,7 @@ class BodyReader:
         return Parsed(identified, body, images, bool(stream), hides_usage)
 
     async def _receive(self, raw: RawRequest) -> bytes:
-        declared = raw.headers.get(b"content-length", b"0")
+        declared = raw.head.headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._max_bytes:
             raise self._too_large()
         message = await self._next(raw, self._timeout_s)

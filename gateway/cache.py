@@ -139,7 +139,7 @@ class ResponseCache:
     def key(self, located: Located) -> Keyed:
         """Name the request, or mark it as none of the cache's business."""
         identified = located.parsed.identified
-        wish = wish_of(identified.allowed.raw.headers.get(b"cache-control"))
+        wish = wish_of(identified.allowed.raw.head.headers.get(b"cache-control"))
         policy = identified.key.cache_policy or self._policy
         eligible = (
             policy != "never"

@@ -166,13 +166,17 @@ def _refusal(which: Dimension, verdict: Verdict, limits: Limits, tokens: int) ->
 
 
 def _headers(requests: Meter | None, tokens: Meter | None) -> Headers:
-    found: list[tuple[bytes, bytes]] = []
-    for (limit, remaining, reset), meter in ((_OF_REQUESTS, requests), (_OF_TOKENS, tokens)):
-        if meter is not None:
-            ms = meter.reset_ms
-            text = duration(ms) if ms < 1000 else _duration_of_s(math.ceil(ms / 1000))  # noqa: PLR2004 - a second
-            found += (limit, b"%d" % meter.limit), (remaining, b"%d" % meter.remaining), (reset, text.encode())
-    return tuple(found)
+    of_requests = () if requests is None else _metered(_OF_REQUESTS, requests)
+    return of_requests if tokens is None else of_requests + _metered(_OF_TOKENS, tokens)
+
+
+def _metered(names: tuple[bytes, bytes, bytes], meter: Meter) -> Headers:
+    limit, remaining, reset = names
+    return (
+        (limit, b"%d" % meter.limit),
+        (remaining, b"%d" % meter.remaining),
+        (reset, duration(meter.reset_ms).encode()),
+    )
 
 
 def duration(ms: int) -> str:

@@ -102,15 +102,21 @@ class Distribution(Tally):
         """See Tally."""
         if not (told := len(self._new)):
             return
-        amounts = sorted(self._new[:told])
+        amounts = self._new[:told]
         del self._new[:told]  # The list stays the same one: the loop may be adding to it at this moment.
-        child: Any = self._child  # Nothing public adds several observations at once.
-        before = 0
-        for bucket, bound in zip(child._buckets, child._upper_bounds, strict=True):  # noqa: SLF001
-            if (upto := bisect_right(amounts, bound)) != before:
-                bucket.inc(upto - before)
-                before = upto
-        child._sum.inc(sum(amounts))  # noqa: SLF001
+        add_to(self._child, amounts)
+
+
+def add_to(histogram: Histogram, amounts: list[float]) -> None:
+    """Count several observations at once, which nothing public of prometheus_client does."""
+    child: Any = histogram
+    amounts.sort()
+    before = 0
+    for bucket, bound in zip(child._buckets, child._upper_bounds, strict=True):  # noqa: SLF001
+        if (upto := bisect_right(amounts, bound)) != before:
+            bucket.inc(upto - before)
+            before = upto
+    child._sum.inc(sum(amounts))  # noqa: SLF001
 
 
 class Children(dict[tuple[str, ...], T], Generic[T]):

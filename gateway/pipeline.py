@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.metering import Metering
     from gateway.prepare import ImageStep
     from gateway.stages import Keyed, Parsed, RawRequest, Reply
-    from gateway.telemetry import StepTimer
+    from gateway.steps import StepTimer
     from gateway.tracing import Tracing
     from gateway.upstream.dispatch import Upstream
 

@@ -102,18 +102,18 @@ def text_tokens(text: str) -> int:
     characters and lines of one letter go down to 0.25; the settlement makes up for it.
     """
     data = text.encode("utf-8", "replace")
-    digits = len(data) - len(data.translate(None, _DIGITS))
-    marks = len(data) - len(data.translate(None, _MARKS))
-    return digits + (marks + 1) // 2 + -(-(len(data) - digits - marks) // BYTES_PER_TOKEN)
+    size = len(data)
+    digits = size - len(data.translate(None, _DIGITS))
+    marks = size - len(data.translate(None, _MARKS))
+    return digits + (marks + 1) // 2 + -(-(size - digits - marks) // BYTES_PER_TOKEN)
 
 
 def prompt_text_tokens(body: dict[str, Any]) -> int:
     """Estimate the tokens of everything but pictures that the engine reads: messages, tools, schemas, prompts."""
     total = 0
-    for name, value in body.items():
-        tokens_of = READ_BY_ENGINES.get(name)
-        if tokens_of is not None and value:
-            total += tokens_of(value)
+    for name in READ_BY_ENGINES.keys() & body.keys():
+        if value := body[name]:
+            total += READ_BY_ENGINES[name](value)
     return total
 
 
@@ -123,7 +123,8 @@ def output_tokens(parsed: Parsed, default_tokens: int, max_tokens: int) -> int:
     completions = parsed.identified.allowed.raw.operation is Operation.COMPLETIONS
     asked = 0
     for name in MAXIMA:
-        asked = asked or (_count(body[name]) if name in body else 0)
+        if name in body and (asked := _count(body[name])):
+            break
     each = min(asked or (COMPLETIONS_MAX_TOKENS if completions else default_tokens), max_tokens)
     if "n" in body or "best_of" in body:
         each *= max(_count(body.get("n")), _count(body.get("best_of")), 1)

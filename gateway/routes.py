@@ -18,7 +18,6 @@ from gateway.asgi import wire_of
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
 from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
 from gateway.disconnect import CancelledWhenGone, ClientGone
-from gateway.drain import CLOSE
 from gateway.errors import (
     EngineMisbehaved,
     GatewayError,
@@ -28,7 +27,8 @@ from gateway.errors import (
     UnknownPath,
 )
 from gateway.stages import EVENT_STREAM, JSON, Operation, RawRequest
-from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, StepTimer, log_request
+from gateway.steps import StepTimer
+from gateway.telemetry import DISCONNECTS, REQUESTS_UNDER_WAY, log_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -85,7 +85,7 @@ class Exchange:
         self._receive = receive
         self._wire = wire_of(scope)
         self._drain = drain
-        self._headers = joined(scope["headers"])
+        self._headers = self._wire.head.headers
         self._id = "req_" + urandom(16).hex()
         self._operation = ROUTES.get(scope["path"])
         self._status = 0
@@ -159,8 +159,10 @@ class Exchange:
         client = self._scope.get("client")
         peer = client[0] if client else ""
         trace_headers = self._trace.headers if self._trace else NO_HEADERS
-        take = self._wire.take_body
-        return RawRequest(self._id, operation, self._headers, peer, take, self._receive, self._timer, trace_headers)
+        wire = self._wire
+        return RawRequest(
+            self._id, operation, wire.head, peer, wire.take_body, self._receive, self._timer, trace_headers
+        )
 
     def _rendered(self, body: bytes) -> bytes:
         if self._operation is not Operation.PREDICT:
@@ -170,13 +172,11 @@ class Exchange:
     async def _send_whole(
         self, status: int, body: bytes, content_type: bytes, more: Iterable[tuple[bytes, bytes]] = ()
     ) -> None:
-        wire = self._wire
-        wire.start(status, self._head(status, content_type, (b"content-length", b"%d" % len(body)), *more))
-        if (pause := wire.write(body, more=False)) is not None:
+        if (pause := self._wire.answer(status, self._head(status, content_type, more), body)) is not None:
             await pause
 
     async def _send_stream(self, reply: Reply, stream: Stream) -> None:
-        self._wire.start(200, self._head(200, reply.content_type, *UNHELD))
+        self._wire.start(200, self._head(200, reply.content_type, UNHELD))
         pace = StreamPace(self._operation)
         count, write = pace.add, self._wire.write
 
@@ -196,7 +196,7 @@ class Exchange:
         if reply.cache != "hit":  # A kept answer's pace says nothing of an engine.
             pace.end()
 
-    def _head(self, status: int, content_type: bytes, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    def _head(self, status: int, content_type: bytes, more: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The headers of the answer, which begins now."""
         self._status = status
         headers = [
@@ -210,7 +210,7 @@ class Exchange:
         if self._age_s is not None:
             headers.append((b"age", b"%d" % self._age_s))
         if self._drain.begun:
-            headers.append(CLOSE)
+            self._wire.keep_alive = False
         self._first_byte_s = self._timer.elapsed_s()
         return headers
 
@@ -230,7 +230,7 @@ class Exchange:
         if error.status == 408:  # noqa: PLR2004 - the only one where the client has stopped sending
             # Elsewhere uvicorn reads on and drops the rest of the body: a client that is cut off while it still sends
             # sees a broken connection and never the reason.
-            more.append(CLOSE)
+            self._wire.keep_alive = False
         await self._send_whole(error.status, api_of_path(self._scope["path"]).error_body(error), JSON, more)
 
     def _gone(self) -> None:
@@ -267,22 +267,11 @@ class Exchange:
             "key_id": self._key_id,
             "cache": self._cache,
             "duration_ms": round(elapsed * 1000, 2),
-            "steps_ms": dict(timer.ms),
+            "steps_ms": timer.ms(),
             **timer.facts,
         }
         log_request(facts)
         return facts
-
-
-def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by lower-case name; repeated ones joined by commas (RFC 9110, 5.3)."""
-    out = dict(headers)
-    if len(out) == len(headers):  # Mostly none is repeated.
-        return out
-    out = {}
-    for name, value in headers:
-        out[name] = out[name] + b", " + value if name in out else value
-    return out
 
 
 def predict_of_chat(body: bytes, elapsed_s: float) -> bytes:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
-    from gateway.asgi import Message
+    from gateway.asgi import Head, Message
     from gateway.images import ImageInfo
     from gateway.keys import Key
+    from gateway.steps import StepTimer
     from gateway.streams import Stream
-    from gateway.telemetry import StepTimer
 
 EVENT_STREAM = b"text/event-stream"
 JSON = b"application/json"
@@ -45,8 +45,7 @@ class RawRequest(msgspec.Struct, frozen=True, eq=False):
 
     id: str
     operation: Operation
-    headers: Mapping[bytes, bytes]
-    """Lower-case names; a repeated header's values are joined by commas, as HTTP allows."""
+    head: Head
     peer: str
     """Address at the other end of the connection: the client or the last proxy."""
     take_body: Callable[[], bytes | None]

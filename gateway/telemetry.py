@@ -1,4 +1,4 @@
-"""Every metric, the step timer and the log format. Labels are bounded; no prompt, key or address becomes one."""
+"""Every metric and the log format. Labels are bounded; no prompt, key or address becomes one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import logging
 import logging.config
 import math
 import os
-import time
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.log_lines import BatchHandler
-from gateway.metric_kinds import BoundedLabel, Children, Count, Distribution, Level
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from gateway.metric_kinds import BoundedLabel, Count, Level
 
 LATENCY_BUCKETS_S = (0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 30, 60, 120)
 """Dense from 50 ms to 60 s, where generations lie; below are cache hits. 2.5 s is the objective of the first token."""
@@ -182,7 +177,6 @@ for _priority in ("interactive", "default", "bulk"):
 
 TENANT = BoundedLabel(MAX_TENANT_LABELS)
 """A tenant's label."""
-_step = Children(STEPS, Distribution)
 REQUESTS_UNDER_WAY = Level(IN_FLIGHT)
 REQUESTS_JOINED = Count(JOINED)
 
@@ -197,73 +191,6 @@ def log_request(facts: dict[str, Any]) -> None:
             handler.write(ACCESS.name, "request", facts)
         else:
             ACCESS.info("request", extra=facts)
-
-
-class _Observers(dict[str, "Callable[[float], None]"]):
-    """A step's `observe` by its name: several in each request."""
-
-    def __missing__(self, name: str) -> Callable[[float], None]:
-        observe = self[name] = _step[name,].observe
-        return observe
-
-
-_observe = _Observers()
-
-
-class StepTimer:
-    """Durations of the steps of one request, in the order they ran, and what the steps found out."""
-
-    __slots__ = ("_booked", "_clock", "_marks", "facts", "ms", "started")
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` gives seconds; it is read at the start and where a step begins or ends."""
-        self._clock = clock
-        self.started = clock()
-        self.ms: list[tuple[str, float]] = []
-        """Name, and how long it took in milliseconds with two decimals: for people."""
-        self.facts: dict[str, Any] = {}
-        """For the log and the audit: `images` (content digests in hex), `engine`, `retries` (if there were any)."""
-        self._marks: list[tuple[str, float]] = []
-        """Name, and when it began; without a name, when the one before it ended and none began."""
-        self._booked = 0
-        """So many of the marks are in `ms` and the histogram."""
-
-    def enter(self, name: str) -> None:
-        """Step `name` begins now, and the one before it ends."""
-        self._marks.append((name, self._clock()))
-
-    def leave(self) -> None:
-        """The last step ends, and none begins: what comes now is the client's time. Books all steps since the last."""
-        marks, booked = self._marks, self._booked
-        if booked == len(marks):
-            return
-        marks.append(("", self._clock()))
-        ms = self.ms
-        name, began = marks[booked]
-        for following, ended in marks[booked + 1 :]:
-            spent = ended - began
-            ms.append((name, round(spent * 1000, 2)))
-            _observe[name](spent)
-            name, began = following, ended
-        self._booked = len(marks)
-
-    @property
-    def steps(self) -> list[tuple[str, float, float]]:
-        """Name, when it began (seconds since the start), and how long it took (seconds)."""
-        pairs = pairwise(self._marks)
-        return [(name, began - self.started, ended - began) for (name, began), (_, ended) in pairs if name]
-
-    def part(self, name: str, seconds: float) -> None:
-        """The last `seconds` of the step that runs were another one, `name`."""
-        self._marks.append((name, self._clock() - seconds))
-
-    def elapsed_s(self) -> float:
-        """Seconds since the request came in."""
-        return self._clock() - self.started
-
-    def server_timing(self) -> bytes:
-        """The `Server-Timing` header (W3C): steps so far in milliseconds."""
-        return ", ".join(map("%s;dur=%s".__mod__, self.ms)).encode()
 
 
 def forget_engine(url: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from gateway.telemetry import StepTimer
+    from gateway.steps import StepTimer
 
 PACKAGES = "opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
 MODULES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")

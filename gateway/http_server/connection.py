@@ -3,45 +3,33 @@
 uvicorn's own costs more than the gateway's steps: a regular expression over each header's name and value, a timer made
 and taken back for each request. It also waits for ever for a head that never ends. See docs/decisions/0013.
 
-Refuses what no client of an API sends: a head above MAX_HEAD_BYTES, an upgrade to another protocol (it is ignored).
+Refuses what no client of an API sends: a head above 64 KiB, an upgrade to another protocol (it is ignored).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import httptools
-
-from gateway.asgi import EXTENSION
-from gateway.errors import HeadTooLarge, MalformedRequest, body_of
+from gateway.errors import GatewayError, body_of
 from gateway.http_server.exchange import STATUS_LINES, AsgiExchange
-from gateway.http_server.scope import common_scope, scope_of
+from gateway.http_server.head import common_scope
+from gateway.http_server.reader import RequestReader, UpgradeAsked
 
 if TYPE_CHECKING:
     from uvicorn import Config
     from uvicorn.server import ServerState
 
-    from gateway.asgi import Asgi, Scope
-    from gateway.errors import GatewayError
+    from gateway.asgi import Asgi
+    from gateway.http_server.head import Head
 
-MAX_HEAD_BYTES = 64 * 1024
-"""Of a request's target and headers, trailers included; nginx allows 32 KiB."""
-MAX_QUIET_BYTES = MAX_HEAD_BYTES + 2 * 256 * 1024
-"""Received since a head began or a piece of the body came, with the whole read in which that was (256 KiB at most): a
-header's name or a chunk extension without an end would fill the memory."""
 UNREAD_BYTES = 64 * 1024
 """Of a body, before the client has to wait: few bodies are read at a time (`gateway/places.py`)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _default_head: tuple[list[tuple[bytes, bytes]], bytes] = [], b""
 """uvicorn's own headers as they were last, and as they are sent."""
-
-
-class _TooLarge(Exception):
-    """The head does not end where it should."""
 
 
 class ServerProtocol:
@@ -64,11 +52,10 @@ class ServerProtocol:
         self._server_state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._reader: RequestReader | None = None
+        """Once connected."""
         self.transport: Any = None
         """Any of asyncio's or uvloop's, once connected."""
-        self._scope: Scope = {}
-        """What all requests of the connection have in common."""
         self._exchange: AsgiExchange | None = None
         """The one that is answered now; or, until there is another, the last one."""
         self._incoming: AsgiExchange | None = None
@@ -78,12 +65,6 @@ class ServerProtocol:
         self._writable: list[asyncio.Future[None]] = []
         self._idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._read_bytes = 0
-        """Of the last read."""
-        self._quiet_bytes = 0
-        """See MAX_QUIET_BYTES."""
 
     # asyncio.Protocol ------------------------------------------------------------------------------------------------
 
@@ -91,7 +72,7 @@ class ServerProtocol:
         """asyncio: it is open."""
         self.transport = transport
         self._server_state.connections.add(self)  # type: ignore[arg-type] # one of uvicorn's own, it says
-        self._scope = common_scope(transport)
+        self._reader = RequestReader(self, common_scope(transport, self._app_state))
         self._idle_since = self._loop.time()
         self._timer = self._loop.call_later(self._keep_alive_s, self._check)
 
@@ -106,7 +87,9 @@ class ServerProtocol:
                 exchange.leave()
         self._ahead.clear()
         self.resume_writing()
-        self._parser = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def eof_received(self) -> None:
         """asyncio: the client sends no more. Its transport closes, as nobody half-closes a request's connection."""
@@ -125,80 +108,44 @@ class ServerProtocol:
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes have come."""
-        size = self._read_bytes = len(data)
-        self._quiet_bytes += size
+        assert self._reader is not None  # noqa: S101 - it is connected
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request is answered as if it had not asked; what follows it cannot be told from another protocol.
+            self._reader.feed(data)
+        except UpgradeAsked:
+            # The request is answered as if it had not asked.
             self._close_after_last()
-        except _TooLarge:
-            self._refuse_head()
-        except httptools.HttpParserError as exc:
-            if isinstance(exc.__context__, _TooLarge):
-                self._refuse_head()
-            else:
-                self._refuse(MalformedRequest("This is no HTTP/1.1 request."))
-        else:
-            # A head, or a trailer, that has not ended: measured only where it could be too large.
-            if self._quiet_bytes > MAX_HEAD_BYTES and (
-                self._quiet_bytes > MAX_QUIET_BYTES or self._head_size() > MAX_HEAD_BYTES
-            ):
-                self._refuse_head()
+        except GatewayError as exc:
+            self._refuse(exc)
 
     def shutdown(self) -> None:
         """uvicorn: the server stops; what is under way may end."""
         self._close_after_last()
 
-    # httptools -------------------------------------------------------------------------------------------------------
+    # its reader ------------------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """httptools: a request's first byte."""
-        self._url = b""
-        self._headers = []
-        self._quiet_bytes = self._read_bytes
+    def begin(self, head: Head) -> None:
+        """See Requests."""
+        self._take(AsgiExchange(self, head))
 
-    def on_url(self, url: bytes) -> None:
-        """httptools: a piece of the target."""
-        self._url += url
-        if len(self._url) > MAX_HEAD_BYTES:
-            raise _TooLarge
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: a header, or a trailer, which nobody reads. As short as can be: an SDK sends sixteen."""
-        self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """httptools: the empty line."""
-        parser, headers = self._parser, self._headers
-        if self._quiet_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
-            raise _TooLarge
-        scope = {**self._scope, **scope_of(parser, self._url, headers), "state": self._app_state.copy()}
-        self._headers = []  # A trailer is no header: a proxy in front may have taken the header of that name away.
-        keep_alive = scope["http_version"] != "1.0" and parser.should_keep_alive()
-        continues = dict(headers).get(b"expect", b"").lower() == b"100-continue"
-        exchange = self._incoming = AsgiExchange(self, scope, keep_alive=keep_alive, continues=continues)
-        scope["extensions"] = {EXTENSION: exchange}
-        if self._exchange is None or self._exchange.complete:
-            self._start(exchange)
-        else:
-            self._ahead.append(exchange)
-            self.pause_reading()  # A client that sends ahead waits for its answers.
-
-    def on_body(self, data: bytes) -> None:
-        """httptools: a piece of the body; dropped when the answer has been given without it."""
-        self._quiet_bytes = self._read_bytes  # What stands behind it in the same read counts.
+    def add(self, piece: bytes) -> None:
+        """See Requests; dropped when the answer has been given without it."""
         exchange = self._incoming
         if exchange is not None and not exchange.complete:
-            exchange.add(data)
+            exchange.add(piece)
             if exchange.unread_bytes > UNREAD_BYTES:
                 self.pause_reading()
 
-    def on_message_complete(self) -> None:
-        """httptools: the request's end."""
+    def end(self) -> None:
+        """See Requests."""
         exchange = self._incoming
         if exchange is not None and not exchange.complete:
             exchange.end()
+
+    def whole(self, head: Head, body: bytes) -> None:
+        """See Requests."""
+        exchange = AsgiExchange(self, head)
+        exchange.add_all(body)
+        self._take(exchange)
 
     # for its exchanges -----------------------------------------------------------------------------------------------
 
@@ -247,6 +194,15 @@ class ServerProtocol:
             self._start(self._ahead.popleft())
         self.resume_reading()
 
+    def _take(self, exchange: AsgiExchange) -> None:
+        """It is its turn, or it waits for it."""
+        self._incoming = exchange
+        if self._exchange is None or self._exchange.complete:
+            self._start(exchange)
+        else:
+            self._ahead.append(exchange)
+            self.pause_reading()  # A client that sends ahead waits for its answers.
+
     def _start(self, exchange: AsgiExchange) -> None:
         self._exchange = exchange
         tasks = self._server_state.tasks
@@ -276,12 +232,6 @@ class ServerProtocol:
         if last is not None:
             last.leave()  # Its body will never be whole.
         self.transport.close()
-
-    def _head_size(self) -> int:
-        return len(self._url) + sum(map(len, chain.from_iterable(self._headers)))
-
-    def _refuse_head(self) -> None:
-        self._refuse(HeadTooLarge(f"The request's head is larger than {MAX_HEAD_BYTES} bytes."))
 
     def _check(self) -> None:
         """One timer a connection: when it goes off, it looks how long nothing has been asked."""

@@ -6,12 +6,15 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from gateway.asgi import EXTENSION
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.asgi import Asgi, Message, Scope
+    from gateway.asgi import Asgi, Message
     from gateway.http_server.connection import ServerProtocol
+    from gateway.http_server.head import Head
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 LAST_CHUNK = b"0\r\n\r\n"
@@ -27,28 +30,28 @@ class AsgiExchange:
     """One request and its answer: what ASGI calls `scope`, `receive` and `send`."""
 
     __slots__ = (
-        "_chunked", "_connection", "_continues", "_flows", "_gone", "_head", "_head_only", "_left_bytes",
-        "_more_body", "_on_gone", "_pieces", "_scope", "_told_end", "_waiter", "complete", "keep_alive", "started",
-        "task", "unread_bytes",
+        "_answer_head", "_chunked", "_connection", "_continues", "_flows", "_gone", "_left_bytes", "_more_body",
+        "_on_gone", "_pieces", "_told_end", "_waiter", "complete", "head", "keep_alive", "started", "task",
+        "unread_bytes",
     )  # fmt: skip
 
-    def __init__(self, connection: ServerProtocol, scope: Scope, *, keep_alive: bool, continues: bool) -> None:
-        """`continues` says that the client waits to be asked for the body."""
-        self.keep_alive = keep_alive
+    def __init__(self, connection: ServerProtocol, head: Head) -> None:
+        """`head` is the request's."""
+        self.head = head
+        self.keep_alive = head.keep_alive
         self.complete = False
         """The answer has been given; or there is nobody to give it to."""
         self.unread_bytes = 0
         self._connection = connection
-        self._scope = scope
-        self._head_only = scope["method"] == "HEAD"
         self._gone = False
-        self._continues = continues
+        self._continues = head.continues
+        """The client waits to be asked for the body."""
         self._pieces: list[bytes] = []
         self._more_body = True
         self._told_end = False
         self._waiter: asyncio.Future[None] | None = None
-        self._head = b""
-        """Of the answer, until its first piece goes out with it."""
+        self._answer_head = b""
+        """Until the answer's first piece goes out with it."""
         self.started = False
         """The answer's head has been given."""
         self._chunked = False
@@ -71,6 +74,11 @@ class AsgiExchange:
         """All of it is here."""
         self._more_body = False
         self._wake()
+
+    def add_all(self, body: bytes) -> None:
+        """All of the body is here, and nobody has asked for it yet."""
+        self._pieces.append(body)
+        self._more_body = False
 
     @property
     def is_read(self) -> bool:
@@ -104,7 +112,9 @@ class AsgiExchange:
 
     async def run(self, app: Asgi, tasks: set[asyncio.Task[None]]) -> None:
         """Answer, and leave the `tasks`; a fault that the application did not see is logged and ends the connection."""
-        scope, self._scope = self._scope, {}  # It holds this exchange: a ring of objects would wait for the collector.
+        scope = self.head.scope.copy()
+        scope["state"] = scope["state"].copy()
+        scope["extensions"] = {EXTENSION: self}
         try:
             await app(scope, self.receive, self.send)
         except BaseException as exc:  # The outermost rescue, as uvicorn's.
@@ -161,18 +171,49 @@ class AsgiExchange:
         """ASGI: the head, which waits for the first piece of the body, and the pieces."""
         kind = message["type"]
         if kind == "http.response.start" and not self.started:
-            self.start(message["status"], tuple(message.get("headers", ())))
+            self._start_as(message["status"], tuple(message.get("headers", ())))
         elif kind != "http.response.body":
             raise RuntimeError(f"The answer cannot go on with {kind}.")
         elif (pause := self.write(message.get("body", b""), more=message.get("more_body", False))) is not None:
             await pause
 
+    def _start_as(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Begin as the application says by its headers."""
+        by_name = dict(headers)  # Names are in lower case, as ASGI wants them.
+        if by_name.get(b"connection", b"").lower() == b"close":
+            self.keep_alive = False
+        if (length := by_name.get(b"content-length")) is not None:
+            self._left_bytes = int(length)
+        else:
+            self._chunked = status not in NO_BODY and self.head.method != "HEAD"
+        self._begin(status, [b": ".join(header) for header in headers if header[0] != b"connection"])
+
     def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """See asgi.Wire."""
+        self._chunked = self.head.method != "HEAD"
+        self._begin(status, list(map(b": ".join, headers)))
+
+    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Awaitable[None] | None:
+        """See asgi.Wire."""
+        self._left_bytes = len(body)
+        lines = list(map(b": ".join, headers))  # No loop of Python's: there are seventeen.
+        lines.append(b"content-length: %d" % len(body))
+        self._begin(status, lines)
+        return self.write(body, more=False)
+
+    def _begin(self, status: int, lines: list[bytes]) -> None:
         self.started = True
         self._continues = False
-        if not self._gone:
-            self._begin(status, headers)
+        if self._chunked:
+            lines.append(b"transfer-encoding: chunked")
+        if not self.keep_alive:
+            lines.append(b"connection: close")
+        default_head, default_lines = self._connection.default_head()
+        line_ends = len(lines) + default_lines + 2  # The first line and the empty one.
+        head = b"".join((STATUS_LINES[status], default_head, b"\r\n".join((*lines, b"", b""))))
+        if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
+            raise RuntimeError("A header of the answer holds a line break or a NUL.")
+        self._answer_head = head
 
     def write(self, body: bytes, *, more: bool) -> Awaitable[None] | None:
         """See asgi.Wire."""
@@ -199,8 +240,8 @@ class AsgiExchange:
     def _go_on(self, body: bytes, *, more: bool) -> None:
         transport = self._connection.transport
         data = self._framed(body, more=more)
-        if head := self._head:
-            self._head = b""
+        if head := self._answer_head:
+            self._answer_head = b""
             if len(data) <= JOINED_BYTES:
                 data = head + data
             else:
@@ -215,31 +256,12 @@ class AsgiExchange:
                 transport.close()
             self._connection.done()
 
-    def _begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        default_head, default_lines = self._connection.default_head()
-        lines = list(map(b": ".join, headers))  # No loop of Python's: there are seventeen.
-        by_name = dict(headers)  # Names are in lower case, as ASGI wants them.
-        if (length := by_name.get(b"content-length")) is not None:
-            self._left_bytes = int(length)
-        elif status not in NO_BODY and not self._head_only:
-            self._chunked = True
-            lines.append(b"transfer-encoding: chunked")
-        if (connection := by_name.get(b"connection")) is not None:
-            self.keep_alive = self.keep_alive and connection.lower() != b"close"
-        elif not self.keep_alive:
-            lines.append(b"connection: close")
-        line_ends = len(lines) + default_lines + 2  # The first line and the empty one.
-        head = b"".join((STATUS_LINES[status], default_head, b"\r\n".join((*lines, b"", b""))))
-        if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
-            raise RuntimeError("A header of the answer holds a line break or a NUL.")
-        self._head = head
-
     def _framed(self, body: bytes, *, more: bool) -> bytes:
-        if self._head_only:
-            return b""
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             return data if more else data + LAST_CHUNK
+        if self.head.method == "HEAD":
+            return b""
         self._left_bytes -= len(body)
         if self._left_bytes < 0 or (self._left_bytes and not more):
             raise RuntimeError("The answer's body is not as long as its head says.")
