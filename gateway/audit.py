@@ -53,6 +53,8 @@ class Happening(msgspec.Struct, frozen=True):
     """What was asked, without pictures: a queue of those would fill the memory."""
     output: bytes | bytearray
     """The answer as the client got it, JSON or server-sent events, at most MAX_OUTPUT_BYTES."""
+    document: dict[str, Any] | None = None
+    """A whole answer's JSON, where it has been read."""
     model: Any = None
     """What the client asked for by name."""
     at: float = msgspec.field(default_factory=time.time)
@@ -123,7 +125,7 @@ class Audit:
 
     def record(self, happening: Happening) -> dict[str, Any]:
         """The record as it is written."""
-        text, usage, finish = answer_of(bytes(happening.output))
+        text, usage, finish = answer_of(bytes(happening.output), happening.document)
         return {
             "time": datetime.fromtimestamp(happening.at, UTC),
             **happening.facts,

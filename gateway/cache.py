@@ -171,7 +171,8 @@ class ResponseCache:
 
         Not kept: one that vLLM cut off, a stream that failed or has no end, a long one, one begun before a purge.
         """
-        if len(body) > MAX_ENTRY_BYTES or not is_complete(body, streamed=reply.content_type == EVENT_STREAM):
+        streamed = reply.content_type == EVENT_STREAM
+        if len(body) > MAX_ENTRY_BYTES or not is_complete(body, reply.document, streamed=streamed):
             return
         if not self._generation.is_current(name):
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 EARLY_S = 0.001
 """Event loops count in milliseconds: a timer may go off this much before its time."""
@@ -16,18 +17,19 @@ EARLY_S = 0.001
 class Deadline:
     """A `with` block that is cancelled after `seconds` and then raises TimeoutError. To be used once, in a task."""
 
-    __slots__ = ("_cancelling", "_expired", "_seconds", "_task", "_watch")
+    __slots__ = ("_cancelling", "_expired", "_given", "_seconds", "_task", "_watch")
 
-    def __init__(self, seconds: float) -> None:
-        """Not above zero: the block is cancelled where it first waits."""
+    def __init__(self, seconds: float, task: asyncio.Task[Any] | None = None) -> None:
+        """Not above zero: the block is cancelled where it first waits. `task` is the one that runs, if it is known."""
         self._seconds = seconds
+        self._given = task
         self._expired = False
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = self._given or asyncio.current_task()
         assert task is not None  # noqa: S101 - as the class says
         self._task = task
+        loop = task.get_loop()
         self._cancelling = task.cancelling()
         self._watch = watch_of(loop)
         self._watch.add(self, loop.time() + self._seconds)

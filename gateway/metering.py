@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.apis import api_of
-from gateway.apis.answers import usage_of_answer
+from gateway.apis.answers import document_of, usage_of
 from gateway.counting import count_tokens
 from gateway.limits import Limiter, Limits
 from gateway.pricing import image_tokens, price
@@ -84,10 +84,11 @@ class Metering:
             )
 
         if isinstance(reply.body, bytes):
-            if (usage := usage_of_answer(reply.body)) is not None:
+            document = document_of(reply.body)
+            if (usage := usage_of(document)) is not None:
                 settle(usage)
             grant.release()
-            return replace(reply, headers=grant.headers())
+            return replace(reply, headers=grant.headers(), document=document)
 
         def release() -> None:
             reply.release()

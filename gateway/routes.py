@@ -74,8 +74,8 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_age_s", "_cache", "_drain", "_error", "_first_byte_s", "_headers", "_id", "_key_id", "_more", "_operation",
-        "_output", "_parsed", "_receive", "_scope", "_status", "_tenant", "_timer", "_trace", "_wire",
+        "_age_s", "_cache", "_document", "_drain", "_error", "_first_byte_s", "_headers", "_id", "_key_id", "_more",
+        "_operation", "_output", "_parsed", "_receive", "_scope", "_status", "_tenant", "_timer", "_trace", "_wire",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, drain: Drain) -> None:
@@ -96,6 +96,7 @@ class Exchange:
         self._tenant: str | None = None
         self._key_id: str | None = None
         self._parsed: Parsed | None = None
+        self._document: dict[str, Any] | None = None
         self._output: bytes | bytearray | None = None
         """The answer so far for the audit; None when it is not to be recorded."""
         self._trace: Trace | None = None
@@ -142,7 +143,7 @@ class Exchange:
                     count_first_token(self._operation, reply.cache, self._timer.elapsed_s())
                 if isinstance(reply.body, bytes):
                     if self._output is not None:
-                        self._output = reply.body
+                        self._output, self._document = reply.body, reply.document
                     await self._send_whole(200, self._rendered(reply.body), reply.content_type)
                 else:
                     await self._send_stream(reply, reply.body)
@@ -243,7 +244,7 @@ class Exchange:
         prompt = prompt_of(body)
         if parsed.images:
             prompt = without_pictures(prompt, self._timer.facts.get("images", ()))
-        return Happening(facts, prompt, self._output or b"", body.get("model"))
+        return Happening(facts, prompt, self._output or b"", self._document, body.get("model"))
 
     def _record(self) -> dict[str, Any]:
         timer = self._timer
@@ -266,7 +267,7 @@ class Exchange:
             "tenant": self._tenant,
             "key_id": self._key_id,
             "cache": self._cache,
-            "duration_ms": round(elapsed * 1000, 2),
+            "duration_ms": round(elapsed * 100_000) / 100,
             "steps_ms": timer.ms(),
             **timer.facts,
         }

@@ -152,5 +152,7 @@ class Reply(msgspec.Struct, frozen=True, eq=False):
     """How long ago a kept answer was made."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """More headers, such as x-ratelimit-*."""
+    document: dict[str, Any] | None = None
+    """A whole answer's JSON once somebody has read it: who comes later reads it there."""
     release: Callable[[], None] = _nothing
     """To be called after the last byte, whatever happened: gives back the engine's slot and connection."""

@@ -63,11 +63,6 @@ def whole(count: object) -> int:
     return count
 
 
-def usage_of_answer(body: bytes) -> Usage | None:
-    """The usage of a whole answer."""
-    return usage_of(document_of(body))
-
-
 def usage_of_event(event: bytes) -> Usage | None:
     """The usage of one server-sent event."""
     return next((usage for document in documents(event) if (usage := usage_of(document))), None)
@@ -99,15 +94,17 @@ def documents(output: bytes) -> Iterator[dict[str, Any]]:
             yield document
 
 
-def is_complete(body: bytes, *, streamed: bool) -> bool:
+def is_complete(body: bytes, document: dict[str, Any] | None = None, *, streamed: bool) -> bool:
     """Whether an answer came to its own end: not broken off, no error in it, not cut off by a draining engine.
+
+    `document` is a whole answer's JSON, where it has been read.
 
     Never so for the Responses API: there vLLM 0.32 calls an aborted answer completed (responses/serving.py).
     """
     if CUT_OFF[0] in body or CUT_OFF[1] in body:
         return False
     if not streamed:
-        document = document_of(body)
+        document = document or document_of(body)
         return document is not None and ("choices" in document or _has_stopped(document, "message"))
     last = body.rstrip(b"\n").rpartition(EVENT_END)[2]
     if last == DATA + DONE:
@@ -123,16 +120,19 @@ def _has_stopped(document: dict[str, Any], kind: str) -> bool:
     return document.get("type") == kind and isinstance(holder, dict) and isinstance(holder.get("stop_reason"), str)
 
 
-def answer_of(output: bytes) -> tuple[str, dict[str, Any], str | None]:
-    """Text, usage and finish reason of an answer, plain or streamed; what cannot be read is empty."""
+def answer_of(output: bytes, document: dict[str, Any] | None = None) -> tuple[str, dict[str, Any], str | None]:
+    """Text, usage and finish reason of an answer, plain or streamed; what cannot be read is empty.
+
+    `document` is a whole answer's JSON, where it has been read.
+    """
     text: list[str] = []
     usage: Usage | None = None
     finish = None
-    for document in documents(output):
-        pieces, reason = _of_choices(document) if "choices" in document else _of_others(document, streamed=bool(text))
+    for one in documents(output) if document is None else (document,):
+        pieces, reason = _of_choices(one) if "choices" in one else _of_others(one, streamed=bool(text))
         text += pieces
         finish = reason or finish
-        usage = usage_of(document) or usage
+        usage = usage_of(one) or usage
     counts = {"prompt_tokens": usage.prompt, "completion_tokens": usage.output} if usage else {}
     return "".join(text), counts, finish
 

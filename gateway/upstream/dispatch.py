@@ -161,7 +161,7 @@ class Upstream:
     async def _ask(self, endpoint: Endpoint, call: Call, lease: Lease) -> bytes | Relay:
         """One engine's answer, or its stream from the first event on. Raises AskAnother, Ejected or what is final."""
         try:
-            with endpoint.awaited(), Deadline(call.limit_s):
+            with endpoint.awaited() as task, Deadline(call.limit_s, task):
                 lease.response = response = await self._head(endpoint, call)
                 if response.status != OK:
                     raise judged(response.status, refusal(response.status, await response.read()))

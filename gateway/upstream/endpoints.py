@@ -116,11 +116,13 @@ class Awaited:
         """`awaiting` is where the engine finds whom to send elsewhere."""
         self._awaiting = awaiting
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> asyncio.Task[object]:
+        """The task that waits."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an answer is always awaited in a task
         self._task = task
         self._awaiting.add(task)
+        return task
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._task in self._awaiting:

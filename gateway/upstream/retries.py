@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WINDOW_S = 10.0
 """Time constant of the budget: what was longer ago has faded."""
+FADES_EVERY_S = 0.05
+"""Counts lose less than a hundredth between two times."""
 FLOOR = 10
 """Retries within the window that are there whatever the number of requests: at night one engine may die too."""
 MAX_LOST = 2
@@ -84,6 +86,8 @@ class RetryBudget:
 
     def _fade(self) -> None:
         now = self._clock()
+        if now - self._then < FADES_EVERY_S:
+            return
         left = math.exp((self._then - now) / WINDOW_S)
         self._then = now
         self._requests *= left

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.apis import CHAT, MESSAGES, RESPONSES, api_of, api_of_path
-from gateway.apis.answers import Usage, answer_of, is_complete, usage_of_answer
+from gateway.apis.answers import Usage, answer_of, document_of, is_complete, usage_of
 from gateway.apis.wire import messages_body, responses_event
 from gateway.audit import prompt_of, without_pictures
 from gateway.body import asks_for_usage, check_fields, choose_model
@@ -153,11 +153,11 @@ class TestAnswers:
         [b"{}", b'{"usage":{}}', b'{"usage":{"prompt_tokens":true}}', b"[1]", b"", b'{"usage":{"input_tokens":1}}'],
     )
     def test_an_answer_without_a_count_has_no_usage(self, output):
-        assert usage_of_answer(output) is None
+        assert usage_of(document_of(output)) is None
 
     def test_the_responses_api_s_cached_tokens_are_within_its_count(self):
         usage = {"input_tokens": 10, "input_tokens_details": {"cached_tokens": 8}, "output_tokens": 1}
-        assert usage_of_answer(orjson.dumps({"usage": usage})) == Usage(10, 1)
+        assert usage_of({"usage": usage}) == Usage(10, 1)
 
 
 class TestComplete:

@@ -40,7 +40,9 @@ class Told:
         self.requests.append([head, body, True])
 
     def facts(self):
-        return [(head.method, head.scope["path"], head.scope["headers"], body, ended) for head, body, ended in self.requests]
+        return [
+            (head.method, head.scope["path"], head.scope["headers"], body, ended) for head, body, ended in self.requests
+        ]
 
 
 def read(pieces):
@@ -147,7 +149,9 @@ def test_what_is_not_plain_is_parsed_each_time(sent):
     assert told.facts() == parsed([sent, sent])[0]
 
 
-@pytest.mark.parametrize("length", [b"-1", b"+5", b"5 ", b"0x5", b"", b"5,5", b"\xb2", b"9" * (MAX_DIGITS + 1), b"5\r", b"5\n"])
+@pytest.mark.parametrize(
+    "length", [b"-1", b"+5", b"5 ", b"0x5", b"", b"5,5", b"\xb2", b"9" * (MAX_DIGITS + 1), b"5\r", b"5\n"]
+)
 def test_a_strange_length_behind_a_known_head_is_the_parser_s_to_judge(length):
     sent = [request(b"12345"), request(b"12345", length=length)]
     told, error = read(sent)
@@ -159,7 +163,9 @@ BODIES = st.sampled_from([b"", b"{}", b"\r\n\r\n", request(b"inner"), b"0\r\n\r\
 REQUESTS = st.builds(
     request,
     BODIES,
-    more=st.sampled_from([b"", b"", b"", b"x-a: 1\r\n", b"content-length: 2\r\n", b"connection: close\r\n", b"upgrade: h2c\r\n"]),
+    more=st.sampled_from(
+        [b"", b"", b"", b"x-a: 1\r\n", b"content-length: 2\r\n", b"connection: close\r\n", b"upgrade: h2c\r\n"]
+    ),
     last=st.sampled_from([b"", b"", b"", b"x-b: 2\r\n", b"transfer-encoding: chunked\r\n"]),
     length=st.sampled_from([None, None, None, None, b"2", b"00", b"07", b"x"]),
 )
