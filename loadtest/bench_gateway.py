@@ -11,14 +11,16 @@ does hits all of them. CPU is user and system time of the gateway's processes. E
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtest.gateway_bench import processes
+from loadtest.gateway_bench import processes, shares
 from loadtest.gateway_bench.processes import BenchError
 from loadtest.gateway_bench.tables import figures_table, medians, per_unit, report, write
 from loadtest.gateway_bench.targets import KEY, PACKAGES, ROOT, Ports, commanded, install, nginx, ours, packaged
@@ -36,6 +38,8 @@ CACHE = ROOT / ".cache" / "bench-gateway"
 WARM_S = 1.0
 ENOUGH_CORES = 3
 """For two workers with a core each, and one for the load."""
+SHARE = 0.4
+"""Of a core for each worker, where there are fewer: two fit on one."""
 
 
 class Bench:
@@ -58,8 +62,11 @@ class Bench:
                 path.write_bytes(body)
             self._bodies[workload.name] = [str(path) for path in paths]
 
-    def round(self, target: Target, workloads: Sequence[Workload]) -> Found:
-        """Start the target, ask it everything, stop it. Raises BenchError, with what went wrong in its log."""
+    def round(self, target: Target, workloads: Sequence[Workload], groups: Path | None = None) -> Found:
+        """Start the target, ask it everything, stop it. Raises BenchError, with what went wrong in its log.
+
+        With control `groups` (see shares), each of its workers gets SHARE of a core, all of them on the first one.
+        """
         for port in (self._ports.engine, self._ports.gateway):
             processes.check_free(port)
         engine = processes.start(
@@ -69,14 +76,16 @@ class Bench:
         own.mkdir(exist_ok=True)
         log = own / "output.log"
         command = target.command(self._ports, own)
-        cores = self._gateway_cores[:1] if target.workers == 1 else [*self._gateway_cores, self._load_core]
+        alone = target.workers == 1 or groups is not None
+        cores = self._gateway_cores[:1] if alone else [*self._gateway_cores, self._load_core]
         gateway = processes.start(command.argv, cores, command.env, log, own)
         try:
             processes.wait_ready(self._ports.gateway, KEY, body_of(WORKLOADS[0]), gateway, log)
             found: Found = {"memory": {"idle_mib": processes.memory_mib(gateway.pid)}}
-            self._measure(gateway.pid, WORKLOADS[1], WARM_S)
-            for workload in workloads:
-                found[workload.name] = self._measure(gateway.pid, workload, self._seconds)
+            with limits_of(gateway.pid, groups):
+                self._measure(gateway.pid, WORKLOADS[1], WARM_S)
+                for workload in workloads:
+                    found[workload.name] = self._measure(gateway.pid, workload, self._seconds)
             found["memory"]["peak_mib"] = processes.peak_mib(gateway.pid)
         except BenchError as exc:
             raise BenchError(f"{target.name}: {exc}") from exc
@@ -91,6 +100,11 @@ class Bench:
         before = processes.cpu_s(pid)
         found = processes.generate([str(word) for word in argv], self._load_core, seconds, self._folder)
         return per_unit(found, processes.cpu_s(pid) - before)
+
+
+def limits_of(pid: int, groups: Path | None) -> contextlib.AbstractContextManager[None]:
+    """A block in which each worker has its SHARE, or all it can get where there are no groups."""
+    return contextlib.nullcontext() if groups is None else shares.limited(shares.workers_of(pid), SHARE, groups)
 
 
 def machine() -> str:
@@ -138,13 +152,18 @@ def compare(
 def two_workers(bench: Bench) -> str:
     """How much two workers carry of what one does, as a line."""
     busy = [workload for workload in WORKLOADS if workload.name == "c32"]
-    rates = []
-    for workers in (1, 2):
-        found = [float(bench.round(ours(workers), busy)["c32"]["per_second"]) for _ in range(2)]
-        rates.append(sum(found) / len(found))
-    cores = len(os.sched_getaffinity(0))
-    shared = "" if cores >= ENOUGH_CORES else " (the second shares its core with load generator and engine)"
-    return f"Two workers carry {rates[1] / rates[0]:.2f} times what one does{shared}.\n"
+    groups, how = None, ""
+    if len(os.sched_getaffinity(0)) < ENOUGH_CORES:
+        groups = shares.base()
+        how = " (the second shares its core with load generator and engine)"
+    if groups is not None:
+        how = f", each with {SHARE:g} of a core (control groups), all on one; load generator and engine have another"
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for workers in (1, 2, 2, 1, 1, 2):  # In turns, as the machine's speed moves.
+        rates[workers].append(float(bench.round(ours(workers), busy, groups)["c32"]["per_second"]))
+    found = "; ".join(", ".join(f"{rate:,.0f}" for rate in rates[workers]) for workers in rates)
+    ratio = statistics.median(rates[2]) / statistics.median(rates[1])
+    return f"Two workers carry {ratio:.2f} times what one does{how}: {found} requests a second.\n"
 
 
 def run(arguments: argparse.Namespace) -> int:

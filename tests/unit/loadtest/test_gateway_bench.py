@@ -214,3 +214,35 @@ def test_a_wrong_reply_is_named_with_its_gateway_and_workload():
 def test_what_cannot_run_says_why_with_exit_code_2(capsys):
     assert bench_gateway.main(["--no-nginx", "--peer", "nonsense"]) == 2
     assert "NAME=COMMAND" in capsys.readouterr().err
+
+
+BUSY = "import time\nwhile True: pass"
+
+
+def test_a_process_gets_its_part_of_a_core_and_all_of_it_afterwards():
+    groups = shares.base()
+    if groups is None:
+        pytest.skip("this machine lets nobody make control groups: the bench then lets workers share cores")
+    busy = subprocess.Popen([sys.executable, "-c", BUSY])
+    try:
+        with shares.limited(shares.workers_of(busy.pid), 0.2, groups):
+            before, began = processes.cpu_s(busy.pid), time.monotonic()
+            time.sleep(0.5)
+            spent, passed = processes.cpu_s(busy.pid) - before, time.monotonic() - began
+        assert spent < 0.4 * passed
+        assert str(busy.pid) in (groups / "cgroup.procs").read_text().split()
+        assert not list(groups.glob(f"{shares.OURS}-*"))
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def test_workers_are_the_children_where_there_are_any():
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    try:
+        while (workers := shares.workers_of(parent.pid)) == [parent.pid]:
+            time.sleep(0.01)
+        assert parent.pid not in workers
+    finally:
+        parent.communicate(b"\n")
