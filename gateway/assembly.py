@@ -252,6 +252,7 @@ def _images(
         max_source_pixels=settings.image_max_source_pixels,
         max_decode_bytes=settings.image_max_decode_bytes,
         secret=_secret(settings),
+        by_name=settings.engine_pictures_by_name,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pybase64
 
+from gateway.apis import api_of
 from gateway.encoding import encode
 from gateway.errors import InvalidRequest
 from gateway.images import ImageRefused, KnownPictures, decode_data_url, digest, inspect, shrink, tenant_uuid
@@ -58,13 +59,15 @@ class ImageStep:
         max_source_pixels: int,
         max_decode_bytes: int,
         secret: bytes,
+        by_name: bool,
     ) -> None:
         """`max_bytes` and `max_source_pixels` bound one picture as sent, `max_request_bytes` what one request fetches.
 
         `max_decode_bytes` bounds what one decoder holds, `gate` what all hold, and `pool` how many there are. Large
         pictures are unpacked and named in `unpacking`. `shrunk` keeps what came of it, so that another question about a
         picture costs no decoding, under names of the tenant's `generation`. `secret` makes the names under which
-        engines keep pictures and prefixes, so that no tenant can guess another's.
+        engines keep pictures and prefixes, so that no tenant can guess another's. `by_name` says that an engine may be
+        asked about a picture by that name alone.
         """
         self._content = content
         self._unpacking = unpacking
@@ -77,6 +80,7 @@ class ImageStep:
         self._max_source_pixels = max_source_pixels
         self._max_decode_bytes = max_decode_bytes
         self._secret = secret
+        self._by_name = by_name
         self._known = KnownPictures(KNOWN_PICTURES)
 
     async def locate(self, parsed: Parsed) -> Located:
@@ -137,17 +141,27 @@ class ImageStep:
         """Bring every picture to its pixel budget and write the engine's request."""
         located = keyed.located
         tenant = located.parsed.identified.key.tenant
-        if located.pictures:
-            await self._inline_all(located, tenant)
-        return Prepared(keyed, engine_body(located.parsed, tenant_salt(self._secret, tenant)))
+        salt = tenant_salt(self._secret, tenant)
+        if not located.pictures:
+            return Prepared(keyed, engine_body(located.parsed, salt))
+        names = await self._inline_all(located, tenant)
+        payload = engine_body(located.parsed, salt)
+        named = api_of(located.parsed.identified.allowed.raw.operation).named
+        if not self._by_name or named is None:
+            return Prepared(keyed, payload)
+        for picture, name in zip(located.pictures, names, strict=True):
+            picture.part.slot.update(named(name))
+        return Prepared(keyed, payload, engine_body(located.parsed, salt), names)
 
-    async def _inline_all(self, located: Located, tenant: str) -> None:
+    async def _inline_all(self, located: Located, tenant: str) -> tuple[str, ...]:
+        """Put the pictures into the body; their names for the engine."""
         inlined = await together([self._inline(picture, tenant) for picture in located.pictures])
         if encode_s := max((one[2] for one in inlined), default=0.0):
             # Pictures of a request are worked on at once: the longest is what the caller waited for.
             located.parsed.identified.allowed.raw.timer.part("encode", encode_s)
         for picture, (url, uuid, _) in zip(located.pictures, inlined, strict=True):
             picture.part.slot.update(picture.part.fields(url, uuid))
+        return tuple(uuid for _, uuid, _ in inlined)
 
     async def _inline(self, picture: Picture, tenant: str) -> tuple[str, str, float]:
         """The picture's data URL, its name for the engine, and the seconds that encoding took."""

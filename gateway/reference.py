@@ -28,6 +28,7 @@ CHINESE = {
     "engine_dns_interval_s": "每隔多少秒重新解析 `dns+http` 引擎的域名。",
     "engine_choice": "选择哪个引擎：处理过该图片或该对话的（affinity），或最空闲的（least-in-flight）。",
     "engine_load_factor": "按亲和性分配时，单个引擎的负载最多为平均值的多少倍。",
+    "engine_pictures_by_name": "引擎已有的图片只发送其名称（引擎支持时；仅 chat completions）。",
     "engine_api_key": "vLLM 要求的密钥（即它的 `VLLM_API_KEY`）。",
     "engine_connect_timeout_s": "连接引擎的最长等待（秒）。",
     "engine_first_token_timeout_s": "流式回答首个 token 的最长等待（秒），含引擎自身的排队。",

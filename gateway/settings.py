@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     engine_load_factor: float = Field(
         1.25, ge=1, description="An engine gets at most so many times the mean load by affinity."
     )
+    engine_pictures_by_name: bool = Field(
+        default=True,
+        description="Ask an engine that has a picture by its name alone, as long as it takes that (chat completions).",
+    )
     engine_api_key: SecretStr | None = Field(None, description="Key that vLLM expects (its `VLLM_API_KEY`).")
     engine_connect_timeout_s: float = Field(2.0, gt=0, description="Longest wait for a connection to an engine.")
     engine_first_token_timeout_s: float = Field(

@@ -128,6 +128,10 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 
     keyed: Keyed
     payload: bytes
+    named: bytes = b""
+    """The same with names in place of the pictures, for an engine that has them; empty where there are none to name."""
+    names: tuple[str, ...] = ()
+    """These names."""
 
 
 class Scheduled(msgspec.Struct, frozen=True, eq=False):

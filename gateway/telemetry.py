@@ -103,6 +103,11 @@ CACHE_ENTRIES = Gauge(
 )
 CACHE_EVICTIONS = Counter("gateway_cache_evictions", "Entries pushed out of memory to make room.", ("cache",))
 IMAGES = Counter("gateway_images", "Pictures taken in, by what became of them.", ("outcome",))
+ENGINE_PICTURES = Counter(
+    "gateway_engine_pictures",
+    "Pictures that engines were asked about: sent, or only named, as the engine has them; forgotten: named in vain.",
+    ("outcome",),
+)
 IMAGE_FETCHES = Counter("gateway_image_fetches", "Pictures by URL, by what became of them.", ("outcome",))
 IMAGE_FETCH_SECONDS = Histogram(
     "gateway_image_fetch_seconds",
@@ -165,6 +170,7 @@ for _counter, _series in (
     # There from the start: `rate` sees no increase in a series' first value, so a first error would go unnoticed.
     (STREAMS_BROKEN, (("engine_error",), ("engine_timeout",))),
     (CACHE_ERRORS, (("get",), ("put",))),
+    (ENGINE_PICTURES, (("sent",), ("named",), ("forgotten",))),
     (IMAGE_FETCHES, (("fetched",), ("fresh",), ("revalidated",), ("failed",))),
     (AUDIT_DROPPED, (("queue_full",), ("error",))),
     (LIMITS_REFUSED, (("requests",), ("tokens",), ("concurrency",), ("daily_tokens",))),

@@ -38,6 +38,8 @@ class Api:
     check: Callable[[dict[str, Any]], None]
     """Refuses (InvalidRequest) or sets fields that only this API has."""
     pictures: Callable[[dict[str, Any]], list[Found]]
+    named: Callable[[str], dict[str, Any]] | None
+    """The fields of a picture that the engine has, by its name; None where it takes no names for pictures."""
     error_body: Callable[[GatewayError], bytes]
     error_event: Callable[[GatewayError, bytes], bytes]
     """The error as a server-sent event; the second argument is the end of what the client has got."""
@@ -47,11 +49,13 @@ class Api:
     """Only the event with this in it can tell the usage; no generated text can hold it unescaped."""
 
 
-CHAT = Api(no_fields, chat.pictures, body_of, chat_event, CHAT_ENDS, b'"choices":[]')
+CHAT = Api(no_fields, chat.pictures, chat.named, body_of, chat_event, CHAT_ENDS, b'"choices":[]')
 RESPONSES = Api(
-    responses.check, responses.pictures, body_of, responses_event, RESPONSES_ENDS, b"event: response.completed\n"
+    responses.check, responses.pictures, None, body_of, responses_event, RESPONSES_ENDS, b"event: response.completed\n"
 )
-MESSAGES = Api(no_fields, messages.pictures, messages_body, messages_event, MESSAGES_ENDS, b"event: message_delta\n")
+MESSAGES = Api(
+    no_fields, messages.pictures, None, messages_body, messages_event, MESSAGES_ENDS, b"event: message_delta\n"
+)
 
 
 OWN = {Operation.RESPONSES: RESPONSES, Operation.MESSAGES: MESSAGES}

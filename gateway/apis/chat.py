@@ -32,6 +32,11 @@ def fields(url: str, uuid: str) -> dict[str, Any]:
     return {"image_url": {"url": url}, "uuid": uuid}
 
 
+def named(uuid: str) -> dict[str, Any]:
+    """The picture that vLLM keeps under this name."""
+    return {"image_url": None, "uuid": uuid}
+
+
 def _picture(part: dict[str, Any], param: str) -> Found:
     holder = part.get("image_url")
     if isinstance(holder, str):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
 from gateway.apis import api_of
 from gateway.apis.answers import ABORTED
@@ -15,7 +16,7 @@ from gateway.deadline import Deadline
 from gateway.errors import EngineMisbehaved, EngineRefused, EngineTimeout, GatewayError
 from gateway.sse import Aborted, Relay, first_event, refusal
 from gateway.stages import EVENT_STREAM, JSON, Operation, Reply
-from gateway.telemetry import ENGINE_FAILURES
+from gateway.telemetry import ENGINE_FAILURES, ENGINE_PICTURES
 from gateway.upstream.affinity import affinity_key
 from gateway.upstream.client import EngineUnreachable
 from gateway.upstream.endpoints import Ejected
@@ -62,6 +63,9 @@ class Call(msgspec.Struct, frozen=True):
     api: Api
     limit_s: float
     """Until there is something to pass on."""
+    named: bytes = b""
+    """The body with names in place of the pictures."""
+    names: tuple[str, ...] = ()
 
 
 class Upstream:
@@ -114,7 +118,8 @@ class Upstream:
         return Reply(body, JSON)
 
     def _call(self, scheduled: Scheduled) -> Call:
-        parsed = scheduled.prepared.keyed.located.parsed
+        prepared = scheduled.prepared
+        parsed = prepared.keyed.located.parsed
         raw = parsed.identified.allowed.raw
         operation = Operation.CHAT if raw.operation is Operation.PREDICT else raw.operation
         models = operation is Operation.MODELS
@@ -122,10 +127,12 @@ class Upstream:
             "GET" if models else "POST",
             operation,
             {**self._headers, "x-request-id": raw.id, **raw.trace_headers},
-            scheduled.prepared.payload or None,
+            prepared.payload or None,
             parsed.stream,
             api_of(operation),
             self._patience.first_token_s if parsed.stream or models else self._patience.answer_s,
+            prepared.named,
+            prepared.names,
         )
 
     async def _attempt(self, call: Call, located: Located) -> tuple[bytes | Relay, Lease, Attempts]:
@@ -135,7 +142,8 @@ class Upstream:
         while (endpoint := attempts.next()) is not None:
             lease = self._endpoints.lease(endpoint)
             try:
-                return await self._ask(endpoint, call, lease), lease, attempts
+                ask = self._ask_by_name if call.names else self._ask
+                return await ask(endpoint, call, lease), lease, attempts
             except Ejected:
                 lease.release()
                 attempts.moved("ejected")
@@ -157,6 +165,30 @@ class Upstream:
             attempts.moved("connect")
         else:
             attempts.failed(endpoint, failure)
+
+    async def _ask_by_name(self, endpoint: Endpoint, call: Call, lease: Lease) -> bytes | Relay:
+        """As `_ask`: without pictures that the engine has, and with them when it has not."""
+        seen, names = endpoint.seen, call.names
+        named = seen.has_all(names)
+        if named:
+            try:
+                answer = await self._ask(endpoint, replace(call, body=call.named), lease)
+            except EngineRefused:
+                pass  # It has forgotten one, most often. Whatever else is amiss it will say again.
+            except AskAnother:
+                seen.forget()
+                raise
+            else:
+                seen.answered(names, by_name=True)
+                ENGINE_PICTURES.labels("named").inc(len(names))
+                return answer
+        answer = await self._ask(endpoint, call, lease)
+        if named:
+            seen.missed()
+            ENGINE_PICTURES.labels("forgotten").inc(len(names))
+        seen.answered(names)
+        ENGINE_PICTURES.labels("sent").inc(len(names))
+        return answer
 
     async def _ask(self, endpoint: Endpoint, call: Call, lease: Lease) -> bytes | Relay:
         """One engine's answer, or its stream from the first event on. Raises AskAnother, Ejected or what is final."""

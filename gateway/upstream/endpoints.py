@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from gateway.metric_kinds import Level
 from gateway.telemetry import ENGINE_EJECTIONS, ENGINE_IN_FLIGHT, ENGINE_UP, forget_engine
 from gateway.upstream.affinity import load_bound, salt_of, score
+from gateway.upstream.pictures import SeenPictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -59,6 +60,7 @@ class Endpoint:
         """It has generated a token since it was last out, or since the start."""
         self.leaving = False
         """Its address is gone: it finishes what it has, and is forgotten."""
+        self.seen = SeenPictures()
         self.awaiting: set[asyncio.Task[object]] = set()
         """Who may be sent elsewhere."""
         self.stand()
@@ -90,6 +92,7 @@ class Endpoint:
         if not self.ejected:
             ENGINE_EJECTIONS.labels(self.url).inc()
         self.ejected, self.proven = True, False
+        self.seen.forget()
         self.stand()
         ENGINE_UP.labels(self.url).set(0)
 

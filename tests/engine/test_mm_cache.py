@@ -6,9 +6,11 @@ import httpx
 import pytest
 
 from gateway.images import digest, inspect, shrink, tenant_uuid
+from gateway.telemetry import ENGINE_PICTURES
 from serving.demo.scenes import UNSEEN_SEED, jpeg, scene
 from tests.support.gateway import KEY, OTHER_KEY
 from tests.support.photographs import twelve_megapixels
+from tests.support.picture_cache import MISSING
 from tests.support.pictures import data_url
 
 MODEL = "qwen3-vl-demo"
@@ -77,6 +79,25 @@ async def test_another_question_about_a_picture_finds_it_in_the_engine_s_cache(g
     for text in ("What is it?", "How many are there?", "Which pattern?"):
         await ask(gateway.url, KEY, body(data, text))
         assert await hits() == 1
+
+
+async def test_asked_by_a_picture_s_name_the_engine_says_what_it_says_about_the_picture(gateway, hits):
+    for seed in (11, 12, 13):
+        data = picture(seed)
+        sent = await ask(gateway.url, KEY, body(data))
+        before = ENGINE_PICTURES.labels("named")._value.get()
+        assert await ask(gateway.url, KEY, body(data)) == sent
+        assert ENGINE_PICTURES.labels("named")._value.get() == before + 1
+    assert await hits() == 3
+
+
+async def test_a_name_that_the_engine_does_not_keep_is_refused_at_once(demo, engine_key):
+    request = body(picture(14))
+    request["messages"][0]["content"][0] = {"type": "image_url", "image_url": None, "uuid": "never-seen"}
+    async with httpx.AsyncClient(timeout=60) as http:
+        headers = {"authorization": f"Bearer {engine_key}"}
+        answer = await http.post(demo.engine_url + CHAT, json=request, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, MISSING.format(index=0))
 
 
 async def test_the_same_picture_of_another_tenant_is_another_picture(gateway, hits):

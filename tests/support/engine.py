@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from tests.support.picture_cache import PictureCache
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -98,6 +100,12 @@ def model_list(*names: str) -> dict[str, Any]:
     return {"object": "list", "data": [{"id": name, **model} for name in names]}
 
 
+def refused(message: str) -> web.Response:
+    """A request that vLLM does not take."""
+    error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+    return web.json_response({"error": error}, status=400)
+
+
 @dataclass
 class ScriptedEngine:
     """Answers by `script`; without one, with the number of requests so far."""
@@ -113,6 +121,7 @@ class ScriptedEngine:
     """How much its count of tokens grows from one look at /metrics to the next; None: it has no metrics."""
     _tokens: int = 1000
     models: Any = field(default_factory=lambda: model_list("scripted"))
+    pictures: PictureCache = field(default_factory=PictureCache)
     url: str = ""
     host: str = "127.0.0.1"
     port: int = 0
@@ -143,6 +152,8 @@ class ScriptedEngine:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if missing := self.pictures.resolve(body):
+            return refused(missing)
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         try:

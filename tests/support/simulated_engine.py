@@ -17,6 +17,8 @@ from collections import Counter
 import orjson
 from aiohttp import web
 
+from tests.support.picture_cache import PictureCache
+
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
 
 
@@ -29,11 +31,14 @@ class Engine:
 
     def __init__(self, latency_s: float) -> None:
         self.latency_s = latency_s
+        self.pictures = PictureCache()
         self.asked: Counter[tuple[str, str, str]] = Counter()
         self.at_once = self.most_at_once = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
+        if missing := self.pictures.resolve(body):
+            return web.json_response({"error": {"message": missing, "code": 400}}, status=400)
         contents = [message["content"] for message in body["messages"]]
         said = [content if isinstance(content, list) else [{"type": "text", "text": content}] for content in contents]
         text = next(part["text"] for part in said[-1] if part["type"] == "text")

@@ -31,11 +31,16 @@ INSIDE = (
             Panel(
                 Text("Pictures by outcome", "图片处理结果"),
                 Text(
-                    "shrunk: decoded and encoded anew; kept: from an earlier question; refused: not a usable picture.",
-                    "shrunk：解码后重新编码；kept：来自之前的提问；refused：不是可用的图片。",
+                    "shrunk: decoded and encoded anew; kept: from an earlier question; refused: not a usable picture. "
+                    "Engine: sent, or only named, as the engine has it; forgotten: named in vain, and sent again.",
+                    "shrunk：解码后重新编码；kept：来自之前的提问；refused：不是可用的图片。"
+                    "engine：sent 为完整发送，named 为引擎已有、只发名称，forgotten 为引擎已遗忘、需重新发送。",
                 ),
                 "cps",
-                (q(counter_rate("gateway_images_total", "outcome"), "{{outcome}}"),),
+                (
+                    q(counter_rate("gateway_images_total", "outcome"), "{{outcome}}"),
+                    q(counter_rate("gateway_engine_pictures_total", "outcome"), "engine: {{outcome}}"),
+                ),
                 "EventLoopBlocked",
             ),
         ),

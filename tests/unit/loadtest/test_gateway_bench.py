@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from loadtest import bench_gateway
-from loadtest.gateway_bench import processes, tables, targets
+from loadtest.gateway_bench import processes, shares, tables, targets
 from loadtest.gateway_bench.processes import BenchError
 from loadtest.gateway_bench.tables import BEGIN, END, figures_table, medians, per_unit, ratios_table, report, write
 from loadtest.gateway_bench.targets import Ports, commanded, nginx, ours, packaged
