@@ -51,7 +51,7 @@ class Happening(msgspec.Struct, frozen=True):
     """What is known without looking: ids, tenant, status, cache, steps."""
     prompt: Any
     """What was asked, without pictures: a queue of those would fill the memory."""
-    output: bytes | bytearray
+    output: bytes
     """The answer as the client got it, JSON or server-sent events, at most MAX_OUTPUT_BYTES."""
     document: dict[str, Any] | None = None
     """A whole answer's JSON, where it has been read."""
@@ -125,7 +125,7 @@ class Audit:
 
     def record(self, happening: Happening) -> dict[str, Any]:
         """The record as it is written."""
-        text, usage, finish = answer_of(bytes(happening.output), happening.document)
+        text, usage, finish = answer_of(happening.output, happening.document)
         return {
             "time": datetime.fromtimestamp(happening.at, UTC),
             **happening.facts,

@@ -6,7 +6,7 @@ are this code's own words, tenants are bounded; nothing a client or an engine se
 
 from __future__ import annotations
 
-import time
+from operator import sub
 from typing import TYPE_CHECKING
 
 from gateway.metric_kinds import OTHER, Children, Count, Distribution
@@ -25,7 +25,7 @@ from gateway.telemetry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Sequence
 
     from gateway.errors import GatewayError
 
@@ -108,30 +108,15 @@ def count_first_token(operation: Operation | None, cache: str, elapsed_s: float)
         _first_token[GEN_AI_OPERATIONS[operation], cache].observe(elapsed_s)
 
 
-class StreamPace:
-    """Times a stream's events: the mean between two, the longest gap. One clock read and a count a chunk."""
+def count_pace(operation: Operation | None, times_s: Sequence[float], pieces: Iterable[bytes]) -> None:
+    """Count a stream that is over: when its pieces came, and the first of them, of any number of events each.
 
-    __slots__ = ("_clock", "_events", "_first_s", "_last_s", "_longest_s", "_name")
-
-    def __init__(self, operation: Operation | None, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` gives seconds."""
-        self._name = OTHER if operation is None else GEN_AI_OPERATIONS.get(operation, OTHER)
-        self._clock = clock
-        self._first_s = self._last_s = self._longest_s = 0.0
-        self._events = 0
-
-    def add(self, chunk: bytes) -> None:
-        """Another piece is here, of any number of events."""
-        now_s = self._clock()
-        if not self._events:
-            self._first_s = now_s
-        elif now_s - self._last_s > self._longest_s:
-            self._longest_s = now_s - self._last_s
-        self._last_s = now_s
-        self._events += chunk.count(EVENT_END)
-
-    def end(self) -> None:
-        """The stream is over; of a single event there is nothing to tell."""
-        if self._events > 1 and self._last_s > self._first_s:
-            _per_token[self._name,].observe((self._last_s - self._first_s) / (self._events - 1))
-            _longest_gap[self._name,].observe(self._longest_s)
+    Of a single piece there is nothing to tell. Pieces that are not shown are taken for one event.
+    """
+    if len(times_s) < 2 or times_s[-1] <= times_s[0]:  # noqa: PLR2004 - as said
+        return
+    events = [piece.count(EVENT_END) for piece in pieces]
+    total = sum(events) + len(times_s) - len(events)
+    name = OTHER if operation is None else GEN_AI_OPERATIONS.get(operation, OTHER)
+    _per_token[name,].observe((times_s[-1] - times_s[0]) / max(1, total - 1))
+    _longest_gap[name,].observe(max(map(sub, times_s[1:], times_s)))

@@ -38,7 +38,7 @@ class _Live:
 
     def __init__(self, at: int, sink: Sink) -> None:
         self.at = at
-        """How many pieces it has got."""
+        """How many pieces it had got when it came, or stopped."""
         self.sink = sink
         self.stopped: asyncio.Future[Pause | None] = asyncio.get_running_loop().create_future()
 
@@ -88,7 +88,6 @@ class Flight:
             stopped = reader.stopped
             if stopped.done():  # It has just left.
                 continue
-            reader.at += 1
             try:
                 pause = reader.sink(chunk)
             except Exception as exc:  # noqa: BLE001 - goes to that reader alone
@@ -98,6 +97,7 @@ class Flight:
                     continue
                 stopped.set_result(pause)
             # It reads up again once it can take more.
+            reader.at = len(self._chunks)
             self._live.remove(reader)
 
     def complete(self) -> None:
@@ -106,6 +106,7 @@ class Flight:
         self._tell()
         live, self._live = self._live, []
         for reader in live:
+            reader.at = len(self._chunks)
             if not reader.stopped.done():
                 reader.stopped.set_result(None)
 

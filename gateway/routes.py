@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import orjson
 from gateway.apis import api_of, api_of_path
 from gateway.asgi import wire_of
 from gateway.audit import MAX_OUTPUT_BYTES, Happening, prompt_of, without_pictures
-from gateway.counting import CLIENT_CLOSED_REQUEST, StreamPace, count_first_token, count_request
+from gateway.counting import CLIENT_CLOSED_REQUEST, count_first_token, count_pace, count_request
 from gateway.disconnect import CancelledWhenGone, ClientGone
 from gateway.errors import (
     EngineMisbehaved,
@@ -45,6 +46,8 @@ PREFIX = "/v1/"
 NO_HEADERS: Mapping[str, str] = {}
 UNHELD = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 """A stream's: proxies in between must not hold events back either."""
+MOST_PIECES = 8192
+"""Of a stream that are kept to its end, for the audit and to count its events: some 2 MB of tokens."""
 CLIENT_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger(__name__)
@@ -97,7 +100,7 @@ class Exchange:
         self._key_id: str | None = None
         self._parsed: Parsed | None = None
         self._document: dict[str, Any] | None = None
-        self._output: bytes | bytearray | None = None
+        self._output: bytes | list[bytes] | None = None
         """The answer so far for the audit; None when it is not to be recorded."""
         self._trace: Trace | None = None
         self._first_byte_s = 0.0
@@ -178,24 +181,24 @@ class Exchange:
 
     async def _send_stream(self, reply: Reply, stream: Stream) -> None:
         self._wire.start(200, self._head(200, reply.content_type, UNHELD))
-        pace = StreamPace(self._operation)
-        count, write = pace.add, self._wire.write
-
-        output: bytearray | None = None
+        write = self._wire.write
+        times_s: list[float] = []
+        pieces: list[bytes] = []
+        mark, now, keep = times_s.append, time.perf_counter, pieces.append
         if self._output is not None:
-            self._output = output = bytearray()
+            self._output = pieces
 
-        def forward(chunk: bytes) -> Pause | None:
-            count(chunk)
-            if output is not None and len(output) < MAX_OUTPUT_BYTES:
-                output.extend(chunk)
+        def forward(chunk: bytes) -> Pause | None:  # Each token's: what can be done at the end is done there.
+            mark(now())
+            if len(pieces) < MOST_PIECES:
+                keep(chunk)
             return write(chunk, more=True)
 
         await stream.pour(forward)
         if (pause := write(b"", more=False)) is not None:
             await pause
         if reply.cache != "hit":  # A kept answer's pace says nothing of an engine.
-            pace.end()
+            count_pace(self._operation, times_s, pieces)
 
     def _head(self, status: int, content_type: bytes, more: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The headers of the answer, which begins now."""
@@ -244,7 +247,10 @@ class Exchange:
         prompt = prompt_of(body)
         if parsed.images:
             prompt = without_pictures(prompt, self._timer.facts.get("images", ()))
-        return Happening(facts, prompt, self._output or b"", self._document, body.get("model"))
+        output = self._output or b""
+        if not isinstance(output, bytes):
+            output = b"".join(output)[:MAX_OUTPUT_BYTES]
+        return Happening(facts, prompt, output, self._document, body.get("model"))
 
     def _record(self) -> dict[str, Any]:
         timer = self._timer

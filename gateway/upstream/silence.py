@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from gateway.upstream.endpoints import Endpoint
 
 
+COLON = ord(":")
+"""What a comment begins with."""
+
+
 class Silence:
     """Ends a wait that takes too long. One timer looks now and then: a timeout for each piece would cost more."""
 
@@ -114,7 +118,7 @@ class Attended:
         task = silence.begin(anew=True)
 
         def heard(piece: bytes) -> Pause | None:
-            if piece[:1] != b":" or not is_comment(piece):
+            if piece[0] != COLON or not is_comment(piece):
                 endpoint.answers += 1
                 silence.since = now()
             pause = sink(piece)

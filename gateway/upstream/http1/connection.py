@@ -181,7 +181,6 @@ class Connection(asyncio.Protocol):
         self.heard = True
         self._last_sign = self._loop.time()
         pieces = answer.pieces
-        before = len(pieces)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -191,7 +190,7 @@ class Connection(asyncio.Protocol):
                 return
         if answer.complete:
             self._finish()
-        elif len(pieces) == before:
+        elif not pieces:
             self._quiet_bytes += len(data)
             if self._quiet_bytes > MAX_QUIET_BYTES or self._head_size() > MAX_HEAD_BYTES:
                 self._refuse(answer)

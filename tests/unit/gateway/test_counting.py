@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.counting import StreamPace, count_request, count_tokens
+from gateway.counting import count_pace, count_request, count_tokens
 from gateway.errors import EngineRefused, EngineUnavailable, GatewayError, InternalError, InvalidRequest, QueueFull
 from gateway.limits import BudgetSpent
 from gateway.stages import Operation
@@ -97,15 +97,11 @@ def test_tokens_are_the_tenants_as_long_as_tenants_have_names(grown):
     assert got == [110, 8, 64]
 
 
-class TestStreamPace:
+class TestPace:
     NAME = "gen_ai_server_time_per_output_token_seconds"
 
     def paced(self, *arrivals):
-        times = iter([at for at, _ in arrivals])
-        pace = StreamPace(CHAT, clock=lambda: next(times))
-        for _, events in arrivals:
-            pace.add(b"data: x\n\n" * events)
-        pace.end()
+        count_pace(CHAT, [at for at, _ in arrivals], [b"data: x\n\n" * events for _, events in arrivals])
 
     def test_the_mean_is_over_events_not_over_chunks(self, grown):
         for name in (f"{self.NAME}_sum", f"{self.NAME}_count", "gateway_stream_longest_gap_seconds_sum"):
@@ -122,4 +118,9 @@ class TestStreamPace:
         assert grown(f"{self.NAME}_count", gen_ai_operation_name="chat") == 0
 
     def test_an_unknown_path_has_a_name_too(self):
-        StreamPace(None).end()
+        count_pace(None, [1.0, 2.0], [b"data: x\n\n"] * 2)
+
+    def test_pieces_that_were_not_kept_count_as_one_event(self, grown):
+        grown(f"{self.NAME}_sum", gen_ai_operation_name="chat")
+        count_pace(CHAT, [1.0, 2.0, 3.0, 4.0], [b"data: x\n\n"] * 2)
+        assert grown(f"{self.NAME}_sum", gen_ai_operation_name="chat") == pytest.approx(1.0)
