@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
+from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,9 @@ MAX_WAITING = 1000
 WRITE_EVERY_S = 0.1
 WRITE_AT_ONCE = 64
 """So that the file is rotated not far from where it should be."""
+KEPT_ANSWERS = 256
+SMALL_BYTES = 4096
+"""Kept answers are given again and again: so many that are no larger are read once."""
 MAX_OUTPUT_BYTES = 1024 * 1024
 """Of a longer answer only the beginning is recorded."""
 PROMPTS = ("instructions", "system", "input", "messages", "prompt")
@@ -71,6 +75,7 @@ class Audit:
         self._secret = secret
         self._waiting: deque[Happening] = deque()
         self._closing = threading.Event()
+        self._kept = lru_cache(maxsize=KEPT_ANSWERS)(self._read)
         self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
         self._thread.start()
 
@@ -125,18 +130,25 @@ class Audit:
 
     def record(self, happening: Happening) -> dict[str, Any]:
         """The record as it is written."""
-        text, usage, finish = answer_of(happening.output, happening.document)
+        if happening.facts.get("cache") == "hit" and len(happening.output) <= SMALL_BYTES:
+            output, usage, finish = self._kept(happening.output)
+        else:
+            output, usage, finish = self._read(happening.output, happening.document)
         return {
             "time": datetime.fromtimestamp(happening.at, UTC),
             **happening.facts,
             "model": happening.model,
             "prompt": happening.prompt if self._policy == "full" else self._hash(orjson.dumps(happening.prompt)),
-            "output": text if self._policy == "full" else self._hash(text.encode()),
+            "output": output,
             "finish_reason": finish,
             # A stream that did not show the usage to its client: the metering saw it.
             "prompt_tokens": usage.get("prompt_tokens", happening.facts.get("prompt_tokens")),
             "completion_tokens": usage.get("completion_tokens", happening.facts.get("completion_tokens")),
         }
+
+    def _read(self, output: bytes, document: dict[str, Any] | None = None) -> tuple[str, dict[str, Any], str | None]:
+        text, usage, finish = answer_of(output, document)
+        return text if self._policy == "full" else self._hash(text.encode()), usage, finish
 
     def _hash(self, data: bytes) -> str:
         # In one call: an object for it takes as long again.
