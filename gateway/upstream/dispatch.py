@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from gateway.upstream.retries import RetryBudget
 
 OK = 200
+BAD_REQUEST = 400
+"""How vLLM refuses the name of a picture that it does not keep."""
 HEALTH_TIMEOUT_S = 2.0
 """For an engine's /health, which does no work: who asks whether the gateway is ready does not wait long either."""
 DRAINS = frozenset({"connect", "stopping", "abort"})
@@ -173,8 +175,10 @@ class Upstream:
         if named:
             try:
                 answer = await self._ask(endpoint, replace(call, body=call.named), lease)
-            except EngineRefused:
-                pass  # It has forgotten one, most often. Whatever else is amiss it will say again.
+            except EngineRefused as exc:
+                # It has forgotten one, most often. Whatever else is amiss with the request it will say again.
+                if exc.status != BAD_REQUEST:
+                    raise
             except AskAnother:
                 seen.forget()
                 raise

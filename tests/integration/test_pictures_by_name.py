@@ -115,6 +115,18 @@ async def test_a_request_that_is_wrong_for_itself_says_so_and_costs_no_trust(sta
     assert grown() == {"sent": 1, "named": 1}
 
 
+async def test_a_fault_of_the_engine_is_no_reason_to_ask_again(start, engine, grown):
+    async def script(request, body):
+        return web.json_response({"error": {"message": "no", "type": "x", "code": 500}}, status=500)
+
+    gateway = await start(cache_policy="never", engine_retry_ratio=0)
+    await ask(gateway, about(jpeg(), "one"))
+    engine.script = script
+    assert (await ask(gateway, about(jpeg(), "two"))).status_code == 500
+    assert len(engine.requests) == 2
+    assert grown() == {"sent": 1}
+
+
 async def test_an_engine_that_takes_no_names_is_soon_left_in_peace(start, engine, grown):
     gateway = await start(cache_policy="never")
     for number in range(MISSES + 4):
