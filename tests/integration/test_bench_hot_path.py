@@ -42,7 +42,8 @@ async def test_hits_come_from_the_cache_and_misses_do_not(monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
         app = bench.create_app(bench.settings_in(Path(folder)), client=bench.InstantClient())
         async with app.router.lifespan_context(app):
+            head = bench.head_of_connection()
             for kind, engine_asked in (("hit", 64), ("miss", 64 + 100), ("hit", 64 + 100)):
                 for number in range(100):
-                    await bench.ask(app, bench.body_of(kind, number + (1000 if kind == "miss" else 0)))
+                    await bench.ask(app, head, bench.body_of(kind, number + (1000 if kind == "miss" else 0)))
                 assert len(asked) == engine_asked
