@@ -114,7 +114,8 @@ class Admission:
         if parsed.identified.allowed.raw.operation is Operation.MODELS:
             return Scheduled(prepared, lambda: None)
         key = parsed.identified.key
-        slot = await self.enter(key.tenant, priority_of(key.priority, parsed.body))
+        priority = priority_of(key.priority, parsed.body)
+        slot = self._at_once(priority) or await self._queued(key.tenant, priority)
         return Scheduled(prepared, slot.release)
 
     async def enter(self, tenant: str, priority: Priority) -> Slot:
@@ -123,11 +124,18 @@ class Admission:
         Raises QueueFull at once when too many wait, QueueTimeout when the class's deadline is over. Being cancelled
         leaves the queue.
         """
+        return self._at_once(priority) or await self._queued(tenant, priority)
+
+    def _at_once(self, priority: Priority) -> Slot | None:
+        """As most get it: nobody waits, and there is room."""
         is_bulk = priority == "bulk"
-        if self.waiting == 0 and self._room(is_bulk=is_bulk):
-            self._take(is_bulk=is_bulk)
-            _waits[priority,].observe(0.0)
-            return Slot(self, is_bulk=is_bulk)
+        if self.waiting or not self._room(is_bulk=is_bulk):
+            return None
+        self._take(is_bulk=is_bulk)
+        _waits[priority,].observe(0.0)
+        return Slot(self, is_bulk=is_bulk)
+
+    async def _queued(self, tenant: str, priority: Priority) -> Slot:
         if self.waiting >= self._max_waiting * QUEUE_SHARE[priority]:
             QUEUE_REFUSED.labels(priority, "full").inc()
             raise QueueFull("Too many requests are waiting: try again shortly.", retry_after_s=self._retry_after_s())

@@ -251,7 +251,7 @@ class Flights:
             finally:
                 reply.release()
             flight.complete()
-            await self._kept(key, reply, flight.whole)
+            await self._settled(key, flight, reply, flight.whole)
         except GatewayError as exc:
             flight.fail(exc)
         except Exception as exc:  # noqa: BLE001 - the outermost rescue of this task: else every reader would wait for ever
@@ -261,16 +261,12 @@ class Flights:
 
     async def _settled(self, key: bytes, flight: Flight, reply: Reply, body: bytes) -> None:
         try:
-            await self._kept(key, reply, body)
-        finally:
-            self._drop(key, flight)
-
-    async def _kept(self, key: bytes, reply: Reply, body: bytes) -> None:
-        try:
             await self._keep(key, reply, body)
         except Exception:
             # The answer is given all the same.
             log.exception("an answer was not kept")
+        finally:
+            self._drop(key, flight)
 
     def _in_task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -74,13 +74,16 @@ class Metering:
             raw.timer.facts["prompt_tokens"] = usage.prompt
             raw.timer.facts["completion_tokens"] = usage.output
             grant.settle(usage.prompt + usage.output)
-            sizes = [image_tokens(p.info.width, p.info.height, p.part.max_pixels) for p in keyed.located.pictures]
+            pictures = keyed.located.pictures
+            image = 0
+            for one in pictures:
+                image += image_tokens(one.info.width, one.info.height, one.part.max_pixels)
             count_tokens(
                 parsed.identified.key.tenant,
                 prompt=usage.prompt,
                 completion=usage.output,
-                image=sum(sizes),
-                images=len(sizes),
+                image=image,
+                images=len(pictures),
             )
 
         if isinstance(reply.body, bytes):

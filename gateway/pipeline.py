@@ -68,7 +68,7 @@ class Pipeline:
         if parsed.images:
             timer.enter("fetch")
         located = await self.images.locate(parsed)
-        timer.facts["images"] = [picture.digest.hex() for picture in located.pictures]
+        timer.facts["images"] = [picture.digest.hex() for picture in located.pictures] if located.pictures else []
         timer.enter("cache")
         keyed = self.cache.key(located)
         hit = await self.cache.find(keyed)

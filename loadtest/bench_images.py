@@ -1,6 +1,6 @@
 """`make bench-images`: the image path against real vLLM on the CPU, direct and through the gateway, side by side.
 
-    python -m loadtest.bench_images [--only rates shrink formats memory lag] [--rounds 5] [--count 24]
+    python -m loadtest.bench_images [--only rates shrink formats memory lag] [--rounds 3] [--count 64]
 
 Prints ratios that hold on one machine in one run; the goals stand beside them. Exit code 1 when one is missed.
 """
@@ -140,8 +140,13 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, or 1 when a goal is missed."""
     parser = argparse.ArgumentParser(description="Measure the image path.")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=24, help="requests of a round of distinct photos")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=64,
+        help="requests of a round of distinct photos; a round begins with all clients at once",
+    )
     parser.add_argument("--pictures", type=int, default=5000, help="pictures of the memory part")
     parser.add_argument("--scenes", type=int, default=60, help="pictures of the forms part")
     args = parser.parse_args(argv)

@@ -39,9 +39,11 @@ class Usage(msgspec.Struct, frozen=True):
 
 def usage_of(document: Any) -> Usage | None:  # noqa: ANN401 - whatever JSON the engine sent
     """The usage in an answer or an event, None if it tells none. Anthropic's counts cached tokens beside the others."""
-    if isinstance(document, dict) and isinstance(response := document.get("response"), dict):
+    if not isinstance(document, dict):
+        return None
+    if "response" in document and isinstance(response := document["response"], dict):
         document = response
-    usage = document.get("usage") if isinstance(document, dict) else None
+    usage = document.get("usage")
     if not isinstance(usage, dict):
         return None
     try:

@@ -198,7 +198,12 @@ class Upstream:
         """One engine's answer, or its stream from the first event on. Raises AskAnother, Ejected or what is final."""
         try:
             with endpoint.awaited() as task, Deadline(call.limit_s, task):
-                lease.response = response = await self._head(endpoint, call)
+                headers = {**call.headers, **endpoint.headers} if endpoint.headers else call.headers
+                try:
+                    response = await self._client.send(call.method, endpoint.url + call.path, headers, call.body)
+                except EngineUnreachable as exc:
+                    raise AskAnother(exc.cause, unavailable(), lost=exc.cause != "connect") from exc
+                lease.response = response
                 if response.status != OK:
                     raise judged(response.status, refusal(response.status, await response.read()))
                 if not call.stream:
@@ -208,13 +213,6 @@ class Upstream:
                 return Relay(head, Attended(response, endpoint, self._patience.idle_s), call.api)
         except TimeoutError as exc:
             raise EngineTimeout(f"The engine did not answer within {call.limit_s:g} s.") from exc
-
-    async def _head(self, endpoint: Endpoint, call: Call) -> EngineResponse:
-        headers = {**call.headers, **endpoint.headers} if endpoint.headers else call.headers
-        try:
-            return await self._client.send(call.method, endpoint.url + call.path, headers, call.body)
-        except EngineUnreachable as exc:
-            raise AskAnother(exc.cause, unavailable(), lost=exc.cause != "connect") from exc
 
     async def ready(self) -> bool:
         """Whether at least one engine has generated a token; without probes, whether one says that it is healthy."""
